@@ -27,7 +27,7 @@ class Setting:
     name: str
     seed: int
     budget_seconds: float
-    recipe: Path | None = None
+    followed_plan: Mapping[str, Any] | None = None  # the content of a plan.json given with --plan, or recorded in a release
 
 
 class Tell(Protocol):
