@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,13 +156,13 @@ def seal(partial: Path, final: Path, *, stage: str, key: str, facts: Json) -> Ar
         files[name] = {"sha256": digest_file(path), "bytes": path.stat().st_size}
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    record = {"stage": stage, "key": key, "digest": artifact_digest(files), "files": files, "facts": facts}
-    write_json(partial / MANIFEST, record)
+    digest = artifact_digest(files)
+    write_json(partial / MANIFEST, {"stage": stage, "key": key, "digest": digest, "files": files, "facts": facts})
     if final.exists():
         shutil.rmtree(final)
     os.replace(partial, final)
     sync_folder(final.parent)
-    return Artifact(final, stage, key, record["digest"], files, facts)
+    return Artifact(final, stage, key, digest, files, facts)
 
 
 def open_artifact(path: Path) -> Artifact | None:
@@ -208,6 +208,11 @@ class Ledger:
             before = digest_bytes(line)
             entries.append(entry)
         return entries
+
+    def stage_seconds(self, kinds: Iterable[str]) -> dict[str, float]:
+        """Seconds that the newest making of each stage took, as far as the ledger has one."""
+        newest = {entry["kind"]: entry["seconds"] for entry in self.entries() if entry["event"] == "stage"}
+        return {kind: newest[kind] for kind in kinds if kind in newest}
 
     def append(self, event: str, **fields: Any) -> Json:
         """Add one entry and flush it to the disk; a torn last line is cut off first."""

@@ -6,7 +6,6 @@ safetensors writes several metadata keys in random order; with exactly one key i
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def load_tensors(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         raise DamagedError(f"{path}: missing")
-    if config.parameters * 4 > 2 * os.path.getsize(path) + 1_000_000:
+    if config.parameters * 4 > 2 * path.stat().st_size + 1_000_000:
         raise DamagedError(f"{path}: smaller than the {config.parameters:,} parameters that config.json describes")
     try:
         tensors = load_file(path)

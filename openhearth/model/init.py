@@ -31,7 +31,7 @@ def standard_deviation(name: str, config: ModelConfig) -> float | None:
     kind = name.removesuffix(".weight").rsplit(".", 1)[-1]
     if kind.endswith("norm"):
         return None
-    return {
+    spread: dict[str, float] = {
         "embed_tokens": 0.3,
         "lm_head": 0.3 if config.tie_word_embeddings else 0.001,
         "q_proj": config.hidden_size**-0.5,
@@ -41,8 +41,8 @@ def standard_deviation(name: str, config: ModelConfig) -> float | None:
         "gate_proj": 0.5 * config.hidden_size**-0.5,
         "up_proj": 0.5 * config.hidden_size**-0.5,
         "down_proj": 0.0,
-        "norm": None,
-    }[kind]
+    }
+    return spread[kind]
 
 
 def initial_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> Tensor:

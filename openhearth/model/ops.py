@@ -24,7 +24,8 @@ class _RMSNorm(Function):
         scale = torch.linalg.vector_norm(x_fp32, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         normed = (x_fp32 * scale).to(x.dtype)
         ctx.save_for_backward(normed, scale, weight)
-        return normed * weight
+        out: Tensor = normed * weight
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -39,7 +40,7 @@ class _RMSNorm(Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension, the mean in fp32 (Zhang and Sennrich 2019, eq. 4)."""
-    result: Tensor = _RMSNorm.apply(x, weight, eps)
+    result: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -58,7 +59,7 @@ class _SwiGLU(Function):
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """`silu(gate) * up` (Shazeer 2020, eq. 5), keeping only its two inputs for the gradient."""
-    result: Tensor = _SwiGLU.apply(gate, up)
+    result: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -98,5 +99,5 @@ def head_loss(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: floa
     No more than LOGITS_CHUNK rows of fp32 logits are alive; the gradient is computed in the same pass. The result must be the
     root of the graph: its gradient is taken to be 1.
     """
-    result: Tensor = _HeadLoss.apply(hidden_ND, head_VD, targets_N, scale)
+    result: Tensor = _HeadLoss.apply(hidden_ND, head_VD, targets_N, scale)  # type: ignore[no-untyped-call]
     return result

@@ -114,7 +114,8 @@ class Block(nn.Module):
 
     def forward(self, x_BSD: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None) -> Tensor:
         x_BSD = x_BSD + self.self_attn(self.input_layernorm(x_BSD), cos, sin, cache)
-        return x_BSD + self.mlp(self.post_attention_layernorm(x_BSD))
+        out: Tensor = x_BSD + self.mlp(self.post_attention_layernorm(x_BSD))
+        return out
 
 
 class Trunk(nn.Module):

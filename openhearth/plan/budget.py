@@ -1,0 +1,275 @@
+"""From a budget of time to a plan: shape, tokens, batch, learning rate, and the seconds that it will take.
+
+Pure arithmetic over facts that are handed in; the machine is measured through a `Bench`, so that this room needs no torch and a
+test can hand in a machine of its choice. Every decision leaves a sentence in `why`: the plan can be read by a person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from openhearth.errors import RecipeError
+from openhearth.model.config import ModelConfig
+
+PLAN_FORMAT = "openhearth-plan/1"
+
+LADDER = ((2, 128), (4, 128), (4, 192), (4, 256), (6, 256), (6, 384), (8, 512), (12, 768))
+"""(layers, width) of the shapes tried, small to large; head_dim 64, or 32 at width 128."""
+
+TOKENS_PER_PARAMETER = 0.55
+"""The largest shape is taken that still sees this many tokens per matmul parameter within the budget (docs/log.md, 2026-11-24)."""
+
+MAX_EPOCHS = 12
+"""More passes than this over the same text only memorise it (Muennighoff et al. 2023: little is gained beyond 16)."""
+
+SFT_SHARE = 0.12
+"""Part of the training time that goes to fine-tuning."""
+
+UPDATES_WANTED = 250
+"""A batch doubles only while at least this many updates remain."""
+
+SMALLEST_BATCH, LARGEST_BATCH = 4096, 65536
+
+REFERENCE_RATES = {"matrix": 0.03, "embedding": 0.3, "head": 0.008, "gain": 0.01}
+"""Peak learning rates at REFERENCE_BATCH, swept on shape 4 x 256 (docs/log.md)."""
+
+REFERENCE_BATCH = 8192
+
+ADAMW_MATRIX_RATE = 0.003
+"""Peak learning rate of the matrices when AdamW updates them."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the plan starts from. Overrides are None where the plan decides."""
+
+    budget_seconds: float
+    spent: dict[str, float]  # seconds of the stages before this one
+    train_tokens: int
+    train_bytes: int
+    heldout_bytes: int
+    vocab_size: int
+    bos_token_id: int
+    eos_token_id: int
+    machine: dict[str, Any]
+    threads: int
+    dtype: str
+    sequence_length: int = 512
+    num_layers: int | None = None
+    hidden_size: int | None = None
+    batch_tokens: int | None = None
+    tokens: int | None = None
+    learning_rate_scale: float = 1.0
+    optimizer: str = "muon"
+    compile: bool = False
+    with_sft: bool = True
+    with_evaluate: bool = True
+
+
+class Bench(Protocol):
+    """Measurements on this machine, taken when asked for."""
+
+    def step_seconds(self, config: ModelConfig, settings: dict[str, Any]) -> float:
+        """Seconds of one optimiser step."""
+        ...
+
+    def reading_rate(self, config: ModelConfig) -> float:
+        """Tokens per second that an fp32 model of this shape can score."""
+        ...
+
+    def decode_seconds(self, config: ModelConfig, prompts: int) -> float:
+        """Seconds to generate one more token for each of `prompts` prompts, fp32 with a cache."""
+        ...
+
+    def elapsed(self) -> float:
+        """Seconds since the plan stage began."""
+        ...
+
+
+def shape(layers: int, width: int, facts: Facts) -> ModelConfig:
+    """The Qwen3-layout shape of a rung of the ladder: head_dim 64 (32 when narrower than 192), SwiGLU width 8/3 rounded to 64."""
+    head_dim = 64 if width >= 192 and width % 64 == 0 else 32
+    if width % head_dim:
+        raise RecipeError(f"plan.hidden_size is {width}; it must be a multiple of 32")
+    return ModelConfig(
+        vocab_size=facts.vocab_size,
+        hidden_size=width,
+        intermediate_size=max(64, round(width * 8 / 3 / 64) * 64),
+        num_layers=layers,
+        num_heads=width // head_dim,
+        num_kv_heads=width // head_dim,
+        head_dim=head_dim,
+        max_position_embeddings=facts.sequence_length,
+        bos_token_id=facts.bos_token_id,
+        eos_token_id=facts.eos_token_id,
+    )
+
+
+def learning_rates(batch_tokens: int, facts: Facts) -> dict[str, float]:
+    """Peak rates by optimiser group: the swept ones, scaled with the square root of the batch."""
+    factor = facts.learning_rate_scale * (batch_tokens / REFERENCE_BATCH) ** 0.5
+    rates = {group: rate * factor for group, rate in REFERENCE_RATES.items()}
+    if facts.optimizer == "adamw":
+        rates["matrix"] = ADAMW_MATRIX_RATE * factor
+    return {group: float(f"{rate:.4g}") for group, rate in rates.items()}
+
+
+@dataclass
+class _Draft:
+    """A plan in the making."""
+
+    facts: Facts
+    bench: Bench
+    why: list[str] = field(default_factory=list)
+
+    def settings(self, config: ModelConfig, batch_tokens: int, steps: int, seconds: float) -> dict[str, Any]:
+        return {
+            "sequence_length": self.facts.sequence_length,
+            "batch_tokens": batch_tokens,
+            "micro_batch_tokens": min(batch_tokens, 8192),
+            "steps": steps,
+            "learning_rate": learning_rates(batch_tokens, self.facts),
+            "dtype": self.facts.dtype,
+            "compile": self.facts.compile,
+            "threads": self.facts.threads,
+            "checkpoint_steps": max(5, round(15 / seconds)),
+            "optimizer": self.facts.optimizer,
+        }
+
+    def step_seconds(self, config: ModelConfig, batch_tokens: int) -> float:
+        return self.bench.step_seconds(config, self.settings(config, batch_tokens, 1000, 1.0))
+
+    def smallest_batch(self) -> int:
+        return self.facts.batch_tokens or max(SMALLEST_BATCH, self.facts.sequence_length)
+
+
+def evaluation_plan(facts: Facts, bench: Bench, config: ModelConfig) -> tuple[dict[str, int], float]:
+    """How much to evaluate within a tenth of the budget, and the seconds it will take."""
+    allowance = 0.1 * facts.budget_seconds
+    bytes_per_token = facts.train_bytes / max(1, facts.train_tokens)
+    rate = bench.reading_rate(config)
+    # two models, and a stride of half a window scores every token while reading it twice
+    wanted = int(0.5 * allowance * rate / 4 * bytes_per_token)
+    heldout_bytes = min(facts.heldout_bytes, max(40_000, min(wanted, 400_000)))
+    prompts = 32 if facts.budget_seconds < 150 else 64
+    max_new_tokens = 96 if facts.budget_seconds < 150 else 160
+    decode = bench.decode_seconds(config, prompts)
+    seconds = 2.5 + 4 * heldout_bytes / bytes_per_token / rate + 3 * max_new_tokens * decode + heldout_bytes * 4e-6
+    return {"heldout_bytes": heldout_bytes, "prompts": prompts, "max_new_tokens": max_new_tokens}, seconds
+
+
+def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, float]:
+    """The largest rung of the ladder that still sees enough tokens, and the seconds of its step with the smallest batch."""
+    facts, batch = draft.facts, draft.smallest_batch()
+    if facts.num_layers is not None or facts.hidden_size is not None:
+        config = shape(facts.num_layers or 4, facts.hidden_size or 256, facts)
+        seconds = draft.step_seconds(config, batch)
+        draft.why.append(f"The shape, {config.num_layers} layers x {config.hidden_size}, is the recipe's.")
+        return config, seconds
+    best: tuple[ModelConfig, float] | None = None
+    for layers, width in LADDER:
+        config = shape(layers, width, facts)
+        seconds = draft.step_seconds(config, batch)
+        tokens = min(training_seconds / seconds * batch, MAX_EPOCHS * facts.train_tokens)
+        ratio = tokens / config.matmul_parameters
+        if best is not None and ratio < TOKENS_PER_PARAMETER:
+            draft.why.append(
+                f"{layers} x {width} would see {ratio:.2f} tokens per matmul parameter in that time, fewer than {TOKENS_PER_PARAMETER}: too large."
+            )
+            break
+        best = config, seconds
+        if draft.bench.elapsed() > min(15.0, 0.1 * facts.budget_seconds):
+            draft.why.append("Larger shapes were not measured: the time for measuring was used up.")
+            break
+    assert best is not None
+    config = best[0]
+    draft.why.append(
+        f"{config.num_layers} layers x {config.hidden_size} ({config.parameters / 1e6:.2f} M parameters, {config.matmul_parameters / 1e6:.2f} M "
+        f"of them in matrix products) is the largest shape measured that sees at least {TOKENS_PER_PARAMETER} tokens per matmul parameter."
+    )
+    return best
+
+
+def choose_batch(draft: _Draft, config: ModelConfig, seconds: float, training_seconds: float) -> tuple[int, float]:
+    """Double the smallest batch while enough updates remain; the seconds of a step are measured for the batch that is taken."""
+    facts, batch = draft.facts, draft.smallest_batch()
+    if facts.batch_tokens is not None:
+        draft.why.append(f"The batch, {batch:,} tokens, is the recipe's.")
+        return batch, seconds
+    updates = training_seconds / seconds
+    while updates / 2 >= UPDATES_WANTED and batch * 2 <= LARGEST_BATCH:
+        batch, updates = batch * 2, updates / 2
+    if batch != draft.smallest_batch():
+        seconds = draft.step_seconds(config, batch)
+    draft.why.append(f"A batch of {batch:,} tokens leaves about {training_seconds / seconds:,.0f} updates.")
+    return batch, seconds
+
+
+def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
+    """The content of `plan.json`. Raises RecipeError when an override cannot work."""
+    if facts.sequence_length > (facts.batch_tokens or LARGEST_BATCH):
+        raise RecipeError(f"plan.batch_tokens ({facts.batch_tokens}) is less than one sequence ({facts.sequence_length} tokens)")
+    draft = _Draft(facts, bench)
+    spent = sum(facts.spent.values())
+    draft.why.append(
+        f"The budget is {facts.budget_seconds:,.0f} s of this machine ({facts.machine.get('processor')}, {facts.threads} threads); "
+        f"{spent:,.1f} s went to corpus and tokenizer."
+    )
+    draft.why.append(
+        f"Products are computed in {facts.dtype}, the faster of the two measured here; master weights, losses, norms and evaluation are fp32."
+    )
+    rough_overhead = 0.1 * facts.budget_seconds * facts.with_evaluate + min(20.0, 0.1 * facts.budget_seconds) + 2.0
+    rough = max(5.0, (facts.budget_seconds - spent - rough_overhead))
+    sft_share = SFT_SHARE if facts.with_sft else 0.0
+    config, seconds = choose_shape(draft, rough * (1 - sft_share))
+    batch, seconds = choose_batch(draft, config, seconds, rough * (1 - sft_share))
+    evaluate, evaluate_seconds = evaluation_plan(facts, bench, config) if facts.with_evaluate else ({}, 0.0)
+    release_seconds = 1.5 + 30e-9 * 4 * config.parameters
+    planning = bench.elapsed()
+    left = facts.budget_seconds - spent - planning - evaluate_seconds - release_seconds
+    start = 0.6 + (30.0 if facts.compile else 0.0)
+    step_cost = seconds + 0.02 + 12e-9 * config.parameters * seconds / 15  # a checkpoint every 15 s
+    steps = max(10, int(((1 - sft_share) * left - start) / step_cost))
+    sft_steps = max(5, int((sft_share * left - start - 2.0) / step_cost)) if facts.with_sft else 0
+    if facts.tokens is not None:
+        steps = max(1, facts.tokens // batch)
+        draft.why.append(f"The number of tokens, {steps * batch:,}, is the recipe's.")
+    elif steps * batch > MAX_EPOCHS * facts.train_tokens:
+        steps = max(10, MAX_EPOCHS * facts.train_tokens // batch)
+        draft.why.append(
+            f"There are only {facts.train_tokens:,} tokens of text: {MAX_EPOCHS} passes over them end before the budget does, "
+            "and more would only memorise. More text would use the rest."
+        )
+    tokens = steps * batch
+    draft.why.append(
+        f"{steps:,} updates of {batch:,} tokens: {tokens / 1e6:.2f} M tokens, {tokens / max(1, facts.train_tokens):.2f} passes over the text, "
+        f"{tokens / config.matmul_parameters:.2f} tokens per matmul parameter, "
+        f"{tokens * config.flops_per_token(facts.sequence_length):.3g} FLOPs (6 x matmul parameters + 12 x layers x width x sequence, per token)."
+    )
+    draft.why.append(
+        f"{facts.optimizer}: peak learning rates {learning_rates(batch, facts)}; swept at {REFERENCE_BATCH:,} tokens, scaled with the square root of the batch."
+    )
+    predicted = {
+        **facts.spent,
+        "plan": planning,
+        "pretrain": start + steps * step_cost,
+        **({"sft": start + 2.0 + sft_steps * step_cost} if facts.with_sft else {}),
+        **({"evaluate": evaluate_seconds} if facts.with_evaluate else {}),
+        "release": release_seconds,
+    }
+    total = sum(predicted.values())
+    if total > 1.15 * facts.budget_seconds:
+        draft.why.append(f"The smallest sensible run takes {total:,.0f} s here, more than the budget of {facts.budget_seconds:,.0f} s.")
+    settings = draft.settings(config, batch, steps, seconds)
+    return {
+        "format": PLAN_FORMAT,
+        "budget_seconds": facts.budget_seconds,
+        "machine": facts.machine,
+        "model": config.model_dump(),
+        "pretrain": {**settings, "tokens": tokens},
+        "sft": {**draft.settings(config, batch, max(1, sft_steps), seconds)},
+        "evaluate": evaluate,
+        "predicted": {"seconds": {name: round(value, 2) for name, value in {**predicted, "total": total}.items()}, "step_seconds": round(seconds, 5)},
+        "why": draft.why,
+    }

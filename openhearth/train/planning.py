@@ -1,0 +1,140 @@
+"""The stage `plan`: measure this machine for a few seconds, derive shape, tokens, batch and rates, write it all down.
+
+A recorded plan can be followed instead (`--plan plan.json`, or a rebuild): then nothing is measured and the same bytes are the
+artifact, so that everything after it is the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError
+
+from openhearth.errors import DamagedError, RecipeError
+from openhearth.ledger import Ledger, read_json, write_json
+from openhearth.model.config import ModelConfig
+from openhearth.plan import hardware
+from openhearth.plan.budget import PLAN_FORMAT, Facts, derive
+from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.train.settings import OptimizerName, Settings
+
+
+class Planning(Stage):
+    """Turn the budget into a plan, by measurement and by rules with their sources."""
+
+    kind: ClassVar[str] = "plan"
+    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
+
+    budget_seconds: float | None = Field(default=None, gt=0)
+    """Seconds for the whole run; taken from the recipe's `budget`."""
+    num_layers: int | None = Field(default=None, ge=1, le=200)
+    """Layers; decided from the budget when left out."""
+    hidden_size: int | None = Field(default=None, ge=32, le=16384)
+    """Width, a multiple of 32; decided from the budget when left out."""
+    sequence_length: int = Field(default=512, ge=32, le=65536)
+    """Tokens of context."""
+    batch_tokens: int | None = Field(default=None, ge=32, le=2**26)
+    """Tokens per update; decided from the budget when left out."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens to pretrain on; decided from the budget when left out."""
+    optimizer: OptimizerName = "muon"
+    """'muon' for the matrices with AdamW for the rest, or 'adamw' for all."""
+    learning_rate_scale: float = Field(default=1.0, gt=0, le=100)
+    """Factor on every learning rate that the plan chooses."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What products are computed in; 'auto' measures both."""
+    compile: bool = False
+    """Run blocks through torch.compile; needs a C++ compiler and, the first time, up to a minute."""
+    threads: int | None = Field(default=None, ge=1, le=4096)
+    """Processor threads; all that this process may use when left out."""
+    followed: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The content of a recorded plan to follow; set by `--plan`, not in a recipe."""
+
+    def resolve(self, setting: Setting) -> Planning:
+        followed = dict(setting.followed_plan) if setting.followed_plan is not None else None
+        return self.model_copy(update={"budget_seconds": self.budget_seconds or setting.budget_seconds, "followed": followed})
+
+    def run(self, made: Made, out: Path, tell: Tell) -> None:
+        summary = read_json(made["tokenizer"].path / "summary.json")
+        if self.followed is not None:
+            plan = check_plan(self.followed, "the recorded plan")
+            if plan["model"]["vocab_size"] != summary["vocab_size"]:
+                raise RecipeError(
+                    f"the recorded plan is for a vocabulary of {plan['model']['vocab_size']:,}, this text's tokenizer has {summary['vocab_size']:,}; "
+                    "follow a plan with the text that it was made for"
+                )
+            tell.note("following the recorded plan; nothing is measured")
+        else:
+            plan = self._derive(made, out, summary, tell)
+        write_json(out / "plan.json", plan)
+        tell.record(parameters=ModelConfig(**plan["model"]).parameters, tokens_planned=plan["pretrain"]["tokens"])
+
+    def _derive(self, made: Made, out: Path, summary: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        from openhearth.data.tokenizer import Tokenizer
+        from openhearth.train.machine import compiler_available
+        from openhearth.train.probe import MachineBench
+
+        if self.compile and not compiler_available():
+            raise RecipeError("plan.compile is true, but no C++ compiler (c++, g++ or clang++) is on this machine; set it to false")
+        tokenizer = Tokenizer.load(made["tokenizer"].path)
+        tell.note("measuring this machine")
+        threads = self.threads or hardware.usable_threads()
+        bench = MachineBench(threads)
+        machine = hardware.describe() | {"product_gflops": {name: round(rate / 1e9, 1) for name, rate in bench.rates.items()}}
+        assert self.budget_seconds is not None, "resolve() fills in the budget"
+        facts = Facts(
+            budget_seconds=self.budget_seconds,
+            spent=Ledger(out.parents[1] / "ledger.jsonl").stage_seconds(("corpus", "tokenizer")),
+            train_tokens=summary["train_tokens"],
+            train_bytes=summary["train_bytes"],
+            heldout_bytes=summary["heldout_bytes"],
+            vocab_size=summary["vocab_size"],
+            bos_token_id=tokenizer.bos,
+            eos_token_id=tokenizer.im_end,
+            machine=machine,
+            threads=threads,
+            dtype=bench.best_dtype() if self.dtype == "auto" else self.dtype,
+            sequence_length=self.sequence_length,
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            batch_tokens=self.batch_tokens,
+            tokens=self.tokens,
+            learning_rate_scale=self.learning_rate_scale,
+            optimizer=self.optimizer,
+            compile=self.compile,
+        )
+        return check_plan(derive(facts, bench), "the plan")
+
+
+def check_plan(plan: dict[str, Any], where: str) -> dict[str, Any]:
+    """The plan itself, when it has every part in its right form; raises RecipeError naming the part."""
+    if not isinstance(plan, dict) or plan.get("format") != PLAN_FORMAT:
+        raise RecipeError(f"{where}: not a plan of the format {PLAN_FORMAT}")
+    try:
+        ModelConfig.model_validate(plan["model"])
+        for part in ("pretrain", "sft"):
+            settings_of(plan, part)
+        for name in ("heldout_bytes", "prompts", "max_new_tokens"):
+            if not isinstance(plan["evaluate"][name], int) or plan["evaluate"][name] < 0:
+                raise KeyError(f"evaluate.{name}")
+        float(plan["predicted"]["seconds"]["total"])
+    except (KeyError, TypeError, ValueError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else f"{error} is missing or of the wrong kind"
+        raise RecipeError(f"{where}: {reason}") from None
+    return plan
+
+
+def settings_of(plan: dict[str, Any], part: str) -> Settings:
+    """The training settings of `pretrain` or `sft` in a plan."""
+    return Settings.model_validate({key: value for key, value in plan[part].items() if key != "tokens"})
+
+
+def read_plan(made: Made) -> dict[str, Any]:
+    """The plan among the artifacts; raises DamagedError when it is not one."""
+    path = made["plan"].path / "plan.json"
+    try:
+        return check_plan(read_json(path), str(path))
+    except RecipeError as error:
+        raise DamagedError(str(error)) from None

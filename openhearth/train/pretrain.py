@@ -1,0 +1,58 @@
+"""The stage `pretrain`: a fresh transformer, trained on the shards for the planned number of tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from openhearth.model.config import ModelConfig
+from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.train.planning import read_plan, settings_of
+from openhearth.train.schedule import Schedule
+
+
+class Pretrain(Stage):
+    """Train a fresh transformer on the corpus, as planned."""
+
+    kind: ClassVar[str] = "pretrain"
+    needs: ClassVar[tuple[str, ...]] = ("tokenizer", "plan")
+    resumes: ClassVar[bool] = True
+
+    seed: int | None = None
+    """Seed of the first weights and of the order of the data; the recipe's when left out."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the matrices, per unit of learning rate."""
+    schedule: Schedule = Schedule()
+    """Learning rate and momentum over the run, as fractions of it."""
+
+    def resolve(self, setting: Setting) -> Pretrain:
+        return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed})
+
+    def run(self, made: Made, out: Path, tell: Tell) -> None:
+        from openhearth.data.order import Windows
+        from openhearth.data.shards import Shards
+        from openhearth.model.hf import tensor_shapes
+        from openhearth.model.init import initial_tensor
+        from openhearth.train.loop import Batch, train
+
+        assert self.seed is not None, "resolve() fills in the seed"
+        seed = self.seed
+        plan = read_plan(made)
+        config = ModelConfig.model_validate(plan["model"])
+        settings = settings_of(plan, "pretrain").model_copy(update={"weight_decay": self.weight_decay, "schedule": self.schedule})
+        shards = Shards(made["tokenizer"].path / "train")
+        shards.verify()
+        windows = Windows(shards.tokens, settings.sequence_length, seed)
+        rows = settings.batch_tokens // settings.sequence_length
+
+        def batches(step: int) -> Batch:
+            return windows.batch(step * rows, rows)
+
+        train(
+            config,
+            settings,
+            lambda: {name: initial_tensor(name, shape, config, seed) for name, shape in tensor_shapes(config).items()},
+            batches,
+            out,
+            tell,
+        )
