@@ -6,6 +6,7 @@ follows is the same for both. Which side a document is on is a pure function of 
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -94,17 +95,17 @@ class Corpus(Stage):
 
     def _from_stdlib(self, tell: Tell) -> tuple[list[Document], list[Drop]]:
         root = stdlib.folder()
-        found = stdlib.collect(root, stdlib.version(), stdlib.compiled_modules(root), lambda done, total: tell.progress(done, total))
-        documents, drops = _sorted_out(found)
+        found = list(stdlib.collect(root, stdlib.version(), stdlib.compiled_modules(root), tell.progress))
+        documents = [item for item in found if isinstance(item, Document)]
+        drops = [item for item in found if isinstance(item, Drop)]
         if not any(document.kind == "topic" for document in documents):
             tell.note("corpus: this Python comes without pydoc_data.topics: no topics of the language reference in the corpus")
         return documents, drops
 
     def _from_text(self, tell: Tell) -> tuple[list[Document], list[Drop]]:
-        found, drops = [], []
-        for item in places.find(self.text):
-            (found if isinstance(item, places.Place) else drops).append(item)  # type: ignore[arg-type]
-        files: list[places.Place] = found
+        found = list(places.find(self.text))
+        files = [item for item in found if isinstance(item, places.Place)]
+        drops = [item for item in found if isinstance(item, Drop)]
         total = sum(place.bytes for place in files)
         rows: list[readers.Row] = []
         done = size = 0
@@ -117,7 +118,9 @@ class Corpus(Stage):
                     rows.append(row)
                     size += len(row[1])
             if size > MAX_TEXT:
-                raise HearthError(f"corpus: more than {MAX_TEXT:,} bytes of text, which this version cannot hold; give fewer or smaller files")
+                raise HearthError(
+                    f"corpus: more than {MAX_TEXT:,} bytes of text, which this version cannot hold; give fewer or smaller files"
+                )
             done += place.bytes
         tell.progress(total, total)
         if drops:
@@ -131,9 +134,7 @@ class Corpus(Stage):
                 f" ({len(drops):,} left out), at least {MIN_TEXT:,} are needed; give more text"
             )
         length = min(PIECE, max(2_048, size // 16))
-        documents = [
-            Document(name, name, "text", "unknown", "", piece) for uri, text in rows for name, piece in pieces(uri, text, length)
-        ]
+        documents = [Document(name, name, "text", "unknown", "", piece) for uri, text in rows for name, piece in pieces(uri, text, length)]
         return documents, drops
 
     # -- split --------------------------------------------------------------------------------------------------------------
@@ -144,7 +145,9 @@ class Corpus(Stage):
         heldout = {group for group in groups if keyed_unit(self.split_key, group) < self.held_out}
         if not heldout or heldout == groups:
             side = "no" if not heldout else "every"
-            raise HearthError(f"corpus: with this split_key {side} package of {len(groups)} is held out; choose another split_key or held_out")
+            raise HearthError(
+                f"corpus: with this split_key {side} package of {len(groups)} is held out; choose another split_key or held_out"
+            )
         return heldout
 
     def _hold_out_pieces(self, documents: Sequence[Document]) -> set[str]:
@@ -186,17 +189,6 @@ class Corpus(Stage):
         }
 
 
-def _sorted_out(found: Iterable[Document | Drop]) -> tuple[list[Document], list[Drop]]:
-    documents: list[Document] = []
-    drops: list[Drop] = []
-    for item in found:
-        if isinstance(item, Document):
-            documents.append(item)
-        else:
-            drops.append(item)
-    return documents, drops
-
-
 def _bytes_by(documents: Iterable[Document], field: str) -> dict[str, int]:
     sums: dict[str, int] = {}
     for document in documents:
@@ -226,7 +218,7 @@ def pieces(uri: str, text: str, length: int) -> list[tuple[str, str]]:
     while len(data) - cuts[-1] > length:
         cuts.append(_cut(data, cuts[-1], cuts[-1] + length))
     cuts.append(len(data))
-    return [(f"{uri}#{number}", data[start:end].decode()) for number, (start, end) in enumerate(zip(cuts, cuts[1:], strict=False), 1)]
+    return [(f"{uri}#{number}", data[start:end].decode()) for number, (start, end) in enumerate(itertools.pairwise(cuts), 1)]
 
 
 def _cut(data: bytes, start: int, end: int) -> int:

@@ -142,7 +142,9 @@ def _from_module(name: str) -> str:
             about = _docstring(value)
             if about or members:
                 bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
-                entries.append(entry(f"class {attribute}({bases})" if bases else f"class {attribute}", "\n\n".join(filter(None, [about, *members]))))
+                entries.append(
+                    entry(f"class {attribute}({bases})" if bases else f"class {attribute}", "\n\n".join(filter(None, [about, *members])))
+                )
         elif inspect.isbuiltin(value) and (about := _docstring(value)):
             entries.append(entry(f"def {attribute}{_text_signature(value)}", about))
     about = _docstring(module)

@@ -232,7 +232,9 @@ def _read_parquet(place: Place) -> Iterator[Row | Drop]:
                     else:
                         total += lengths[index]
                         if total > MAX_FILE:
-                            raise _Refused("huge", f"more than {MAX_FILE:,} bytes of text", f"files of at most {MAX_FILE:,} bytes; split it")
+                            raise _Refused(
+                                "huge", f"more than {MAX_FILE:,} bytes of text", f"files of at most {MAX_FILE:,} bytes; split it"
+                            )
                         yield judge(uri, values[index].as_py())
             if not number:
                 yield Drop(place.uri, "empty", "0 rows", "at least one row")

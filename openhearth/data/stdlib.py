@@ -30,8 +30,8 @@ MAX_TABLE_SHARE = 0.7  # of a file's characters in lines of nothing but literals
 MIN_TABLE = 1_000  # bytes; a short file of constants is no table
 
 TABLE_LINE = re.compile(
-    r"""(?:[\[\](){},:;+\- \t]|[rbuRBU]{0,2}+(?:'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+")|0[xX][0-9a-fA-F]++|\d[\d_.eE]*+|None|True|False)++"""
-    r"""(?:\\|\#[^\n]*+)?"""
+    r"""(?:[\[\](){},:;+\- \t]|None|True|False|0[xX][0-9a-fA-F]++|\d[\d_.eE]*+"""
+    r"""|[rbuRBU]{0,2}+(?:'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"))++(?:\\|\#[^\n]*+)?"""
 )
 """A line with no name in it: strings, numbers, None, True, False and punctuation, perhaps a comment."""
 
@@ -44,8 +44,8 @@ def folder() -> Path:
     path = Path(sysconfig.get_path("stdlib"))
     if not (path / "os.py").is_file():
         raise HearthError(
-            f"{path}: this Python has no standard library in source form there; use another Python 3.11+ (python.org, your distribution, uv)"
-            ' or your own text (source = "text")'
+            f"{path}: this Python has no sources of its standard library there; use another Python 3.11+"
+            ' (python.org, your distribution, uv) or your own text (source = "text")'
         )
     return path
 
@@ -195,7 +195,10 @@ def read_topics(path: Path) -> dict[str, str]:
             return {
                 key.value: value.value
                 for key, value in pairs
-                if isinstance(key, ast.Constant) and isinstance(value, ast.Constant) and isinstance(key.value, str) and isinstance(value.value, str)
+                if isinstance(key, ast.Constant)
+                and isinstance(value, ast.Constant)
+                and isinstance(key.value, str)
+                and isinstance(value.value, str)
             }
     return {}
 

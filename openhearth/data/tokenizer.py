@@ -7,7 +7,6 @@ letter, and only code of ours puts the special ids in place.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
