@@ -30,7 +30,7 @@ class Pretrain(Stage):
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         from openhearth.data.order import Windows
-        from openhearth.data.shards import Shards
+        from openhearth.data.shards import Tokens
         from openhearth.model.hf import tensor_shapes
         from openhearth.model.init import initial_tensor
         from openhearth.train.loop import Batch, train
@@ -40,13 +40,13 @@ class Pretrain(Stage):
         plan = read_plan(made)
         config = ModelConfig.model_validate(plan["model"])
         settings = settings_of(plan, "pretrain").model_copy(update={"weight_decay": self.weight_decay, "schedule": self.schedule})
-        shards = Shards(made["tokenizer"].path / "train")
-        shards.verify()
-        windows = Windows(shards.tokens, settings.sequence_length, seed)
+        tokens = Tokens(made["tokenizer"].path / "train")
+        tokens.verify()
+        windows = Windows(tokens, settings.sequence_length, seed)
         rows = settings.batch_tokens // settings.sequence_length
 
         def batches(step: int) -> Batch:
-            return windows.batch(step * rows, rows)
+            return windows.sample(step * rows, (step + 1) * rows)
 
         train(
             config,
