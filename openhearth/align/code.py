@@ -7,6 +7,7 @@ indentation of a method is removed, so that what the model learns to write is wh
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,21 @@ def parse(source: str) -> ast.Module | None:
             return ast.parse(source.removeprefix("\ufeff"))
         except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: NUL bytes, unpaired surrogates
             return None
+
+
+def parse_piece(source: str) -> tuple[ast.Module, str] | None:
+    """The syntax tree of `source` and the source it is of, or None.
+
+    A piece cut out of a longer file may begin and end inside a function: then it is read from its first to its last top-level
+    definition.
+    """
+    tops = [found.start() for found in re.finditer(r"(?m)^(?:def |class |async def |@)", source)]
+    pieces = [source, *([source[tops[0] :], source[: tops[-1]], source[tops[0] : tops[-1]]] if tops else [])]
+    for piece in pieces:
+        tree = parse(piece)
+        if tree is not None and (tree.body or piece is source):
+            return tree, piece
+    return None
 
 
 def defined(source: str, name: str) -> Definition | None:

@@ -1,17 +1,14 @@
 """Instruction examples drawn from the corpus itself, with no model and no network: a question, and an answer that people wrote.
 
-A function is asked for by name, signature and docstring and answered with its code; a language topic is answered with its text,
-a module with what its documentation says it does; for any other text the assistant continues a passage. Documents are taken in the
-order of a keyed hash and only as many are read as needed. Every candidate is either kept or dropped by one named rule, and counted.
-An example for training is dropped when its answer, or what it asks for, also stands in a held-out document.
+`candidates.py` says what a document offers; here it is chosen. Documents are taken in the order of a keyed hash and only as many are
+read as needed. Every candidate is either kept or dropped by one named rule, and counted. An example for training is dropped when its
+answer, or what it asks for, also stands in a held-out document.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,35 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from openhearth.align import chat, code
+from openhearth.align.candidates import (
+    CHARACTERS_PER_TOKEN,
+    Candidate,
+    Kind,
+    Window,
+    from_document,
+    is_python,
+    keyed,
+    paragraphs,
+    subject_of,
+)
 from openhearth.errors import DamagedError
 
-Kind = Literal["function", "topic", "reference", "continue"]
-
-CHARACTERS_PER_TOKEN = 16
-"""A candidate with more characters than this for each position of the window is too long without being encoded."""
-BLOCK = 65_536
-"""Characters; longer prose is read in blocks of about this size, in keyed order, so that one book does not come first whole."""
 SHORTEST_PARAGRAPH = 64
-"""Characters; shorter paragraphs (headings, stock phrases) are neither compared with the held-out text nor an answer about a topic."""
-
-FUNCTION_QUESTIONS = (
-    "Write a Python {what} `{signature}`{where}.\n\n{summary}",
-    "Write a Python {what} `{signature}`{where}. Its docstring:\n\n{docstring}",
-    "Implement the {what} `{name}`{where} in Python.\n\nSignature: `{signature}`\n\n{docstring}",
-    "I need a Python {what} named `{name}`{where}, with the signature `{signature}`. {summary}",
-)
-TOPIC_QUESTIONS = (
-    "Explain {title} in Python.",
-    "Tell me about {title} in Python.",
-    "What should I know about {title} in Python?",
-    "What does the Python documentation say about {title}?",
-)
-REFERENCE_QUESTIONS = (
-    "What does the Python module `{title}` do?",
-    "What is the module `{title}` for?",
-    "Describe the Python module `{title}`.",
-)
-CONTINUE_QUESTIONS = ("Continue this text:\n\n{opening}", "How does this text go on?\n\n{opening}", "Write on from here:\n\n{opening}")
+"""Characters; shorter paragraphs (headings, stock phrases) are not compared with the held-out text."""
 
 
 @dataclass(frozen=True)
@@ -111,30 +94,12 @@ class Examples:
         }
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    kind: Kind
-    name: str
-    question: str
-    answer: str
-    opening: str = ""
-    subject: str = ""
-    """What is asked for, without the wording of the question."""
-    rule: str = ""
-    """Why it cannot be an example, when that is known from the text alone."""
-
-
 def read_documents(path: Path) -> pa.Table:
     """The columns of a corpus's `documents.parquet` that examples are made of; raises DamagedError naming the file."""
     try:
         return pq.read_table(path, columns=["doc_id", "split", "kind", "uri", "text"])
     except (OSError, pa.ArrowException, KeyError) as error:
         raise DamagedError(f"{path}: not readable as the documents of a corpus ({str(error).splitlines()[0]})") from None
-
-
-def is_python(kind: str, uri: str) -> bool:
-    """True for documents whose text is Python source."""
-    return kind == "module" or (kind == "text" and uri.split("#")[0].endswith(".py"))
 
 
 def make_examples(
@@ -154,41 +119,34 @@ def make_examples(
     held_out = _held_out_pieces(documents) if split == "train" else frozenset()
     rows = [row for row, value in enumerate(documents["split"].to_pylist()) if value == split]
     ids = documents["doc_id"].to_pylist()
-    rows.sort(key=lambda row: _key(seed, "document", ids[row]))
+    rows.sort(key=lambda row: keyed(f"{seed}:document", ids[row]))
     for place, row in enumerate(rows):
         if limits.reached(len(made.kept), tokens):
             made.documents["not read, there are enough examples"] = len(rows) - place
             break
         kind, uri, text = (documents[column][row].as_py() for column in ("kind", "uri", "text"))
-        choose = _chooser(seed, ids[row])
-        if is_python(kind, uri):
-            tree = code.parse(text)
-            made.documents["read" if tree else "not valid Python"] += 1
-            found = _functions(code.functions(tree, text), choose) if tree else iter(())
-        else:
-            made.documents["read"] += 1
-            found = _prose(kind, uri, text, tokenizer, sequence_length, choose)
+        window = Window(tokenizer, sequence_length, f"{seed}:{ids[row]}")
+        found, understood = from_document(kind, uri, text, window)
+        made.documents["read" if understood else "not valid Python"] += 1
         for candidate in found:
             made.candidates += 1
-            kept = _keep(candidate, ids[row], tokenizer, sequence_length, seen, held_out)
+            kept = _keep(candidate, ids[row], window, seen, held_out)
             if isinstance(kept, str):
                 made.dropped[kept] += 1
-            else:
-                made.kept.append(kept)
-                tokens += len(kept.ids)
-                if candidate.kind == "continue" and limits.reached(len(made.kept), tokens):
-                    break
-    made.kept.sort(key=lambda example: _key(seed, "example", example.question + "\0" + example.answer))
+                continue
+            made.kept.append(kept)
+            tokens += len(kept.ids)
+            if kept.kind == "continue" and limits.reached(len(made.kept), tokens):  # a book has more passages than are wanted
+                break
+    made.kept.sort(key=lambda example: keyed(f"{seed}:example", example.question + "\0" + example.answer))
     return made
 
 
-def _keep(
-    candidate: _Candidate, doc_id: str, tokenizer: chat.ChatTokenizer, sequence_length: int, seen: set[bytes], held_out: frozenset[bytes]
-) -> Example | str:
+def _keep(candidate: Candidate, doc_id: str, window: Window, seen: set[bytes], held_out: frozenset[bytes]) -> Example | str:
     """The candidate as an example, or the rule by which it is dropped."""
     if candidate.rule:
         return candidate.rule
-    if len(candidate.question) + len(candidate.answer) > CHARACTERS_PER_TOKEN * sequence_length:
+    if len(candidate.question) + len(candidate.answer) > CHARACTERS_PER_TOKEN * window.sequence_length:
         return "too long for the window"
     if candidate.kind == "function":
         tree = code.parse(candidate.answer)
@@ -196,165 +154,44 @@ def _keep(
             return "not valid Python by itself"
         pieces = [_digest(candidate.answer), _digest(candidate.subject)]
     else:
-        pieces = _paragraphs(candidate.opening) + _paragraphs(candidate.answer)
+        pieces = _paragraph_digests(candidate.opening) + _paragraph_digests(candidate.answer)
     if not held_out.isdisjoint(pieces):
         return "also in a held-out document"
     identity = _digest(candidate.subject + "\0" + candidate.answer)
     if identity in seen:
         return "duplicate"
     messages = [{"role": "user", "content": candidate.question}, {"role": "assistant", "content": candidate.answer}]
-    ids, mask = chat.render(messages, tokenizer)
-    if len(ids) > sequence_length + 1:
+    ids, mask = chat.render(messages, window.tokenizer)
+    if len(ids) > window.sequence_length + 1:
         return "too long for the window"
     seen.add(identity)
     return Example(candidate.kind, doc_id, candidate.name, candidate.question, candidate.answer, candidate.opening, ids, mask)
 
 
-# -- keys and digests -------------------------------------------------------------------------------------------------------
-
-
-def _key(seed: int, purpose: str, text: str) -> bytes:
-    return hashlib.blake2b(f"{seed}:{purpose}:{text}".encode(errors="surrogatepass"), digest_size=8).digest()
-
-
-def _chooser(seed: int, doc_id: str) -> Callable[[tuple[str, ...], str], str]:
-    """A function that picks one of several wordings for a piece of a document."""
-    return lambda options, what: options[int.from_bytes(_key(seed, doc_id, what), "little") % len(options)]
+# -- what is held out -------------------------------------------------------------------------------------------------------
 
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.strip().encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def _paragraphs(text: str) -> list[bytes]:
+def _paragraph_digests(text: str) -> list[bytes]:
     """Digests of the paragraphs that are long enough to tell texts apart, white space made equal."""
-    joined = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))
+    joined = (" ".join(paragraph.split()) for paragraph in paragraphs(text))
     return [_digest(paragraph) for paragraph in joined if len(paragraph) >= SHORTEST_PARAGRAPH]
 
 
 def _held_out_pieces(documents: pa.Table) -> frozenset[bytes]:
-    """Digests of what training may not show: functions and what they are asked by, and paragraphs of prose."""
+    """Digests of what training may not show: functions and what they are asked by, and paragraphs of other text."""
     pieces: set[bytes] = set()
     for row, split in enumerate(documents["split"].to_pylist()):
         if split != "heldout":
             continue
         kind, uri, text = (documents[column][row].as_py() for column in ("kind", "uri", "text"))
-        tree = code.parse(text) if is_python(kind, uri) else None
-        if tree is None:
-            pieces.update(_paragraphs(text))
-            continue
-        for function in code.functions(tree, text):
+        if kind != "module":
+            pieces.update(_paragraph_digests(text))
+        found = code.parse_piece(text) if is_python(kind, uri) else None
+        for function in code.functions(*found) if found else ():
             if function is not None:
-                pieces.update((_digest(function.code), _digest(_subject(function))))
+                pieces.update((_digest(function.code), _digest(subject_of(function))))
     return frozenset(pieces)
-
-
-# -- functions --------------------------------------------------------------------------------------------------------------
-
-
-def _subject(function: code.Function) -> str:
-    return f"{function.signature}\n{function.docstring}"
-
-
-def _functions(found: Iterator[code.Function | None], choose: Callable[[tuple[str, ...], str], str]) -> Iterator[_Candidate]:
-    for function in found:
-        if function is None:
-            yield _Candidate("function", "", "", "", rule="without a docstring")
-            continue
-        where = f" of the class `{function.owner}`" if function.owner else ""
-        if function.decorators:
-            where += ", decorated with " + " and ".join(f"`@{decorator}`" for decorator in function.decorators)
-        what = "coroutine" if function.code.startswith("async ") else "method" if function.owner else "function"
-        question = choose(FUNCTION_QUESTIONS, function.code).format(
-            what=what,
-            name=function.name,
-            where=where,
-            signature=function.signature,
-            docstring=function.docstring,
-            summary=re.split(r"\n\s*\n", function.docstring)[0],
-        )
-        yield _Candidate("function", function.name, question, function.code, function.opening, _subject(function))
-
-
-# -- prose ------------------------------------------------------------------------------------------------------------------
-
-
-def _prose(
-    kind: str, uri: str, text: str, tokenizer: chat.ChatTokenizer, sequence_length: int, choose: Callable[[tuple[str, ...], str], str]
-) -> Iterator[_Candidate]:
-    if kind == "topic":
-        for title, body in sections(text, uri):
-            question = choose(TOPIC_QUESTIONS, title).format(title=_within_a_sentence(title))
-            yield _cut(_Candidate("topic", title, question, body), tokenizer, sequence_length)
-    elif kind == "reference":
-        title = uri.rsplit("#")[-1].rsplit("/")[-1].removesuffix(".py")
-        summary = "\n\n".join(re.split(r"\n\s*\n", text.strip())[:3])
-        yield _cut(
-            _Candidate("reference", title, choose(REFERENCE_QUESTIONS, title).format(title=title), summary), tokenizer, sequence_length
-        )
-    else:
-        blocks = list(_blocks(text))
-        for block in sorted(blocks, key=lambda block: _key(0, "block", block)):
-            for opening, rest in passages(block, tokenizer, sequence_length):
-                question = choose(CONTINUE_QUESTIONS, opening).format(opening=opening.strip())
-                yield _Candidate(
-                    "continue", "", question, rest.strip(), opening, opening, rule="" if rest.strip() else "too short to continue"
-                )
-
-
-def _within_a_sentence(title: str) -> str:
-    return title[0].lower() + title[1:] if title.startswith(("The ", "A ", "An ")) else title
-
-
-def sections(text: str, uri: str) -> Iterator[tuple[str, str]]:
-    """(title, body) for each underlined heading with text below it; the whole text under the last part of `uri` if there is none."""
-    found = re.split(r"(?m)^(\S.*)\n[*=\-~^\"]{3,}[ \t]*$", text)
-    if len(found) == 1:
-        found = ["", uri.rsplit("#")[-1].rsplit("/")[-1].replace("-", " "), text]
-    for title, body in zip(found[1::2], found[2::2], strict=True):
-        if body.strip():
-            yield title.strip(), body.strip("\n")
-
-
-def _cut(candidate: _Candidate, tokenizer: chat.ChatTokenizer, sequence_length: int) -> _Candidate:
-    """The same candidate with as many whole paragraphs of its answer as fit into the window; left as it is when none does."""
-    room = sequence_length - len(tokenizer.encode(candidate.question)) - 16  # markers, roles and line ends
-    end = size = 0
-    for paragraph in re.finditer(r"(?s).+?(?:\n\s*\n|\Z)", candidate.answer[: CHARACTERS_PER_TOKEN * sequence_length]):
-        size += len(tokenizer.encode(paragraph[0]))
-        if size > room:
-            break
-        end = paragraph.end()
-    answer = candidate.answer[:end].rstrip() if end else candidate.answer
-    rule = "too short to explain anything" if candidate.kind == "topic" and len(answer) < SHORTEST_PARAGRAPH else ""
-    return _Candidate(candidate.kind, candidate.name, candidate.question, answer, subject=candidate.name, rule=rule)
-
-
-def _blocks(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        newline = text.find("\n", start + BLOCK)
-        end = newline + 1 if 0 <= newline < start + 2 * BLOCK else start + BLOCK
-        yield text[start:end]
-        start = end
-
-
-def passages(text: str, tokenizer: chat.ChatTokenizer, sequence_length: int) -> Iterator[tuple[str, str]]:
-    """(opening, rest) of consecutive passages that fill the window, cut between sentences; together they are the whole text.
-
-    The opening is about a fifth of the passage, at least one sentence. A sentence too long for the window is an opening with the
-    rest empty.
-    """
-    sentences = re.findall(r"(?s).+?(?:[.!?。！？…][\"'”’»)\]]*\s+|\n\s*\n|\n(?=\s*[-*#|>])|\Z)", text)
-    room = sequence_length - 32  # markers, roles, line ends and the words of the question
-    passage: list[str] = []
-    sizes: list[int] = []
-    for sentence in [*sentences, ""]:
-        size = len(tokenizer.encode(sentence))
-        if passage and (sum(sizes) + size > room or not sentence):
-            opening = next((n for n in range(1, len(sizes)) if 5 * sum(sizes[:n]) >= sum(sizes)), 1)
-            yield "".join(passage[:opening]), "".join(passage[opening:])
-            passage, sizes = [], []
-        if sentence:
-            passage.append(sentence)
-            sizes.append(size)

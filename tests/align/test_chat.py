@@ -104,7 +104,8 @@ def by_template(messages: list[dict[str, str]], tokenizer: Tokenizer, add_genera
 content = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.sampled_from(
     ["\n\nhm", "  def f():\n\n\treturn 1\n", "é" * 3]
 )
-answer = content.filter(lambda text: text.strip() and "\n" not in text[: len(text) - len(text.lstrip())] and "\r" not in text[:1])
+content = content.filter(lambda text: "<|" not in text)
+answer = content.filter(lambda text: text.strip() and not {"\n", "\r"} & set(text[: len(text) - len(text.lstrip())]))
 
 
 @pytest.mark.parametrize("environment", [{}, {"trim_blocks": True, "lstrip_blocks": True}])

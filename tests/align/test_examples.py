@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 import string
 import textwrap
 
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openhearth.align import code
-from openhearth.align.examples import Examples, Limits, make_examples, passages, sections
+from openhearth.align.candidates import Window, passages, sections
+from openhearth.align.examples import Examples, Limits, make_examples
 from openhearth.data.tokenizer import Tokenizer
 
 SHAPES = textwrap.dedent('''\
@@ -109,7 +111,7 @@ def test_text_documents_that_end_in_py_are_python_and_those_that_do_not_parse_ar
         tokenizer, ("train", "text", "shapes.py", SHAPES), ("train", "text", "old.py", 'print "hello"'), ("train", "module", "nul.py", "\0")
     )
     assert {example.kind for example in examples.kept} == {"function"}
-    assert examples.documents == {"read": 1, "not valid Python": 2}
+    assert examples.documents == {"read": 1, "not valid Python": 2} and add_up(examples)
 
 
 def test_a_function_is_never_cut(tokenizer: Tokenizer) -> None:
@@ -174,7 +176,7 @@ def test_a_topic_is_asked_by_its_headings_and_cut_between_paragraphs(tokenizer: 
         + third
         + "\n\nShort\n~~~~~\n\nNew in 3.5.\n"
     )
-    examples = made(tokenizer, ("train", "topic", "pydoc_data/topics.py#for", text), window=128)
+    examples = made(tokenizer, ("train", "topic", "python3.11/topics/for", text), window=128)
     found = {example.name: example for example in examples.kept}
     assert found['The "for" statement'].answer == first and 'the "for" statement' in found['The "for" statement'].question
     assert found["Inner"].answer == third and add_up(examples)
@@ -182,18 +184,24 @@ def test_a_topic_is_asked_by_its_headings_and_cut_between_paragraphs(tokenizer: 
 
 
 def test_a_topic_without_headings_is_called_by_its_uri() -> None:
-    assert list(sections("Text.", "pydoc_data/topics.py#atom-literals")) == [("atom literals", "Text.")]
+    assert list(sections("Text.", "python3.11/topics/atom-literals")) == [("atom literals", "Text.")]
 
 
 def test_a_topic_whose_first_paragraph_is_too_long_is_dropped_and_counted(tokenizer: Tokenizer) -> None:
-    examples = made(tokenizer, ("train", "topic", "t#for", "word " * 400), window=64)
+    examples = made(tokenizer, ("train", "topic", "python3.11/topics/for", "word " * 400), window=64)
     assert examples.kept == [] and examples.dropped == {"too long for the window": 1} and examples.candidates == 1
 
 
-def test_a_module_is_asked_for_by_name_and_answered_with_the_beginning_of_its_reference(tokenizer: Tokenizer) -> None:
-    examples = made(tokenizer, ("train", "reference", "reference/textwrap", "Text wrapping.\n\nIt wraps."))
-    (example,) = examples.kept
-    assert "`textwrap`" in example.question and example.answer == "Text wrapping.\n\nIt wraps."
+def test_a_module_is_asked_for_by_name_and_answered_with_its_docstring(tokenizer: Tokenizer) -> None:
+    page = "# json.decoder\n\nDecoding.\n\nIt decodes.\n\ndef decode(s)\n    Decode.\n\nclass Decoder\n    A decoder.\n"
+    (example,) = made(tokenizer, ("train", "reference", "python3.11/reference/json.decoder", page)).kept
+    assert "`json.decoder`" in example.question and example.answer == "Decoding.\n\nIt decodes."
+
+
+def test_a_module_that_says_nothing_of_itself_is_not_asked_for(tokenizer: Tokenizer) -> None:
+    page = "# mute\n\ndef speak(s)\n    Speak.\n"
+    examples = made(tokenizer, ("train", "reference", "python3.11/reference/mute", page))
+    assert examples.kept == [] and examples.dropped == {"nothing said about the module": 1}
 
 
 def test_prose_of_any_kind_is_continued_and_question_and_answer_are_one_passage(tokenizer: Tokenizer) -> None:
@@ -206,6 +214,29 @@ def test_prose_of_any_kind_is_continued_and_question_and_answer_are_one_passage(
         assert len(example.ids) <= 257
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "天地玄黄。宇宙洪荒！日月盈昃？" * 60,  # sentences without blanks
+        "\n".join(f"{n},{n * n},{n**3}" for n in range(300)),  # lines without sentences
+        " ".join(f"word{n}" for n in range(800)),  # words without lines
+        "".join(random.Random(0).choices(string.ascii_letters, k=4000)),  # nothing to cut at
+        SHAPES.replace('"""', "#") * 9,  # own Python without a docstring, or that does not parse
+    ],
+    ids=["chinese", "table", "one line", "one word", "python"],
+)
+def test_own_text_of_any_kind_gives_examples(tokenizer: Tokenizer, text: str) -> None:
+    examples = made(tokenizer, ("train", "text", "own.py" if text.startswith("#") else "own.txt", text), window=256)
+    assert len(examples.kept) >= 3 and {example.kind for example in examples.kept} == {"continue"} and add_up(examples)
+
+
+def test_a_piece_cut_out_of_a_python_file_gives_its_whole_functions(tokenizer: Tokenizer) -> None:
+    piece = "        return cut_off\n\n\n" + SHAPES[SHAPES.index("def area") :] + '\n\nclass Cut:\n    def off(self):\n        """Cut'
+    examples = made(tokenizer, ("train", "text", "shapes.py#2", piece))
+    assert {example.name for example in examples.kept} == {"area", "side", "wait", "deep"}
+    assert examples.documents == {"read": 1}
+
+
 def test_a_text_of_one_sentence_is_too_short_to_continue(tokenizer: Tokenizer) -> None:
     examples = made(tokenizer, ("train", "text", "a.txt", "One sentence."))
     assert examples.kept == [] and examples.dropped == {"too short to continue": 1}
@@ -214,7 +245,7 @@ def test_a_text_of_one_sentence_is_too_short_to_continue(tokenizer: Tokenizer) -
 @given(st.text(string.ascii_letters + ' .!?\n"*é漢😀', max_size=600))
 @settings(max_examples=50)
 def test_passages_together_are_the_whole_text(tokenizer: Tokenizer, text: str) -> None:
-    assert "".join(opening + rest for opening, rest in passages(text, tokenizer, 64)) == text
+    assert "".join(opening + rest for opening, rest in passages(text, Window(tokenizer, 64, ""))) == text
 
 
 # -- order, limits, counts --------------------------------------------------------------------------------------------------
