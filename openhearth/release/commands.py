@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openhearth.release.verify import Report, verify
+from openhearth.runner import Watcher
+
+if TYPE_CHECKING:
+    from openhearth.release.rebuild import Rebuilt
 
 
 def verify_command(folder: Path, json: bool = False) -> int:
@@ -33,3 +40,60 @@ def print_findings(report: Report) -> None:
     """One line for each check that was made."""
     for finding in report.findings:
         print(f"{'ok   ' if finding.ok else 'FAULT'}  {finding.name:<14} {finding.detail}")
+
+
+class _Lines(Watcher):
+    """What a rebuild is doing, on the standard error: a line for each stage, and its progress where a person looks on."""
+
+    def __init__(self) -> None:
+        self.person = sys.stderr.isatty()
+        self.shown = 0.0
+
+    def started(self, kind: str) -> None:
+        print(f"rebuilding: {kind}", file=sys.stderr)
+
+    def progress(self, kind: str, done: float, total: float, figures: Mapping[str, float | str]) -> None:
+        if self.person and time.monotonic() - self.shown > 0.5:
+            self.shown = time.monotonic()
+            print(f"\r  {done / max(total, 1e-9):6.1%}", end="\r", file=sys.stderr, flush=True)
+
+    def note(self, kind: str, text: str) -> None:
+        print(f"  {text}", file=sys.stderr)
+
+
+def rebuild_command(folder: Path, into: Path | None = None, text: Sequence[str] = (), json: bool = False) -> int:
+    """Make a release's weights again, compare, print the result; returns the exit status."""
+    from openhearth.release.rebuild import rebuild
+
+    result = rebuild(folder, into, text, _Lines())
+    if json:
+        content = {
+            "identical": result.identical,
+            "verdict": result.verdict,
+            "root": result.report.root,
+            "stages": result.stages,
+            "differences": [asdict(difference) for difference in result.differences],
+            "documents": result.documents,
+            "weights": result.weights,
+            "changed_code": result.changed_code,
+            "environment": result.environment,
+        }
+        print(jsonlib.dumps(content, ensure_ascii=True))
+    else:
+        for line in _told(result):
+            print(line)
+        print(result.verdict, file=sys.stdout if result.identical else sys.stderr)
+    return 0 if result.identical else 1
+
+
+def _told(result: Rebuilt) -> Iterator[str]:
+    """The table of stages, and, when something differs, what else does."""
+    differing = {difference.stage: difference for difference in result.differences}
+    for kind, digest in result.stages.items():
+        yield f"{kind:<10} {digest[:16]}  {differing[kind].detail if kind in differing else 'as recorded'}"
+    if result.changed_code:
+        yield f"the code of {', '.join(result.changed_code)} is not the recorded one (another version of OpenHearth)"
+    for line in result.documents[:20]:
+        yield f"document    {line}"
+    if result.report.ok and not result.identical:
+        yield from (f"environment {line}" for line in result.environment or ["no difference is known"])

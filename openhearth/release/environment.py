@@ -15,29 +15,36 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from openhearth.ledger import Json
+from openhearth.ledger import Json, read_json
+from openhearth.release.layout import PLAN
 
 PACKAGES = ("openhearth", "torch", "numpy", "tokenizers", "tiktoken", "pyarrow", "pydantic", "safetensors", "zstandard")
 VARIABLES = ("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "VECLIB_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "PYTORCH_", "CUDA_VISIBLE")
 
 
-def environment() -> Json:
-    """This machine and these programs, as plain values. Imports torch."""
+def environment(threads: int | None) -> Json:
+    """This machine and these programs, as plain values; `threads` is the number that training uses. Imports torch."""
     import torch
 
     return {
         "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
         "platform": {"system": platform.system(), "machine": platform.machine(), "release": platform.release(), "libc": _libc()},
         "cpu": processor(),
-        "threads": {"torch": torch.get_num_threads(), "cores": os.cpu_count(), "usable": _usable_cores()},
+        "threads": {"training": threads, "cores": os.cpu_count(), "usable": _usable_cores()},
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "torch": {
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "config": torch.__config__.show(),
-            "parallel": torch.__config__.parallel_info(),
         },
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
     }
+
+
+def planned_threads(release: Path) -> int | None:
+    """The number of threads in the release's plan."""
+    plan = read_json(release / PLAN)
+    training = plan.get("pretrain") if isinstance(plan, dict) else None
+    return training.get("threads") if isinstance(training, dict) else None
 
 
 def processor() -> Json:

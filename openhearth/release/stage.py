@@ -55,7 +55,7 @@ class Release(Stage):
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         """Fill `out/release`. The ledger and the recipe are those of the run that `out` lies in (two folders up)."""
         from openhearth.data.tokenizer import Tokenizer
-        from openhearth.release.environment import environment
+        from openhearth.release.environment import environment, planned_threads
 
         run = out.parents[1]
         size = sum(listed["bytes"] for kind in KINDS for listed in made[kind].files.values())
@@ -69,7 +69,7 @@ class Release(Stage):
         for name, data in companions(Tokenizer.load(folder / layout.TOKENIZER), _context(folder)).items():
             write_atomic(folder / name, data)
         tell.progress(2, steps)
-        write_json(folder / layout.ENVIRONMENT, environment())
+        write_json(folder / layout.ENVIRONMENT, environment(planned_threads(folder)))
         _text(folder / layout.LICENSE, licence_text(self.license, self.license_file))
         licences = data_licences(folder / layout.DOCUMENTS)
         _text(folder / layout.LICENCES, licences.page(with_text=self.include_text))

@@ -8,6 +8,7 @@ digests, and copies that follow from the ledger. Whatever a hostile folder holds
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -282,6 +283,7 @@ class _Release:
             entries = Ledger(path).entries()
         except DamagedError as error:
             raise DamagedError(str(error).replace(str(path), layout.LEDGER)) from None
+        self._check_recipe(entries)
         stated = layout.digests_in(entries)
         artifacts: dict[str, Json] = {}
         for kind in layout.KINDS:
@@ -305,6 +307,16 @@ class _Release:
             followed += 1
         self._check_trace()
         return f"{len(entries)} ledger entries in an unbroken chain; {followed} files followed back to it"
+
+    def _check_recipe(self, entries: list[Json]) -> None:
+        """The recipe is the one that the run wrote into the ledger when it last began."""
+        begun = [entry.get("recipe") for entry in entries if entry.get("event") == "run"]
+        try:
+            recipe = tomllib.loads(read_small(self.folder / layout.RECIPE, layout.RECIPE).decode())
+        except (ValueError, RecursionError):
+            raise DamagedError(f"{layout.RECIPE}: not readable as TOML") from None
+        if not begun or begun[-1] != recipe:
+            raise DamagedError(f"{layout.RECIPE}: not the recipe that the ledger states")
 
     def _check_trace(self) -> None:
         """The digests of the tensors after the last step, as training noted them, are those of the released tensors."""

@@ -108,7 +108,7 @@ def make_run(run: Path, *, tied: bool = False, **settings: Any) -> Path:
     run.mkdir(parents=True)
     ledger, made = Ledger(run / "ledger.jsonl"), {}
     (run / "recipe.toml").write_text('name = "small"\nseed = 1\n')
-    ledger.append("run", name="small", seed=1)
+    ledger.append("run", recipe={"name": "small", "seed": 1})
 
     def stage(kind: str, fill: Callable[[Path], None]) -> Artifact:
         key = digest_bytes(kind.encode())
