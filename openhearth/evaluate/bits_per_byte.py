@@ -58,11 +58,12 @@ def nats(
     window: int,
     stride: int,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    names: Sequence[str] = (),
 ) -> npt.NDArray[np.float64]:
     """Nats of each text, (texts,): the sum of -ln p over its ids, each text behind its own bos.
 
-    `tick(done, total)` is told how many positions have been read. Raises HearthError, with the number of the text, when the model
-    gives no finite number.
+    `tick(done, total)` is told how many positions have been read. Raises HearthError, with the text's name or number,
+    when the model gives no finite number.
     """
     if not 1 <= stride <= window:
         raise ValueError(f"stride {stride} does not lie between 1 and the window, {window}")

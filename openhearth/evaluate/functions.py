@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openhearth.model.generate import Generation
     from openhearth.model.transformer import Transformer
 
-BATCH = 32
+BATCH = 64
 """Prompts answered at a time."""
 
 

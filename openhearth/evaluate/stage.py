@@ -80,7 +80,7 @@ class Evaluate(Stage):
     kind: ClassVar[str] = "evaluate"
     needs: ClassVar[tuple[str, ...]] = ("corpus", "tokenizer", "plan", "pretrain", "sft")
 
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     """Keys the order of documents and prompts and the resampling; by default the seed of the recipe."""
     heldout_bytes: int | None = Field(default=None, ge=1)
     """Bytes of held-out text to measure at most; by default as planned."""
@@ -175,7 +175,7 @@ def _measure(name: str, folder: Path, job: _Job, progress: _Progress) -> _Found:
         progress.add(count * WRITING_WEIGHT * writing // max(1, len(job.tasks)), doing=f"functions, {name}")
 
     writing = sum(len(task.chat_prompt) + job.max_new_tokens for task in job.tasks)
-    nats = bits_per_byte.nats(model, job.heldout.ids, job.tokenizer.bos, job.window, job.stride, scored)
+    nats = bits_per_byte.nats(model, job.heldout.ids, job.tokenizer.bos, job.window, job.stride, scored, job.heldout.uris)
     written = {}
     if job.tasks:
         written[name if name == "sft" else "base_chat_prompt"] = functions.written_in_chat(
