@@ -69,7 +69,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise disk_error(error, path) from error
@@ -160,7 +160,7 @@ def seal(partial: Path, final: Path, *, stage: str, key: str, facts: Json) -> Ar
     write_json(partial / MANIFEST, {"stage": stage, "key": key, "digest": digest, "files": files, "facts": facts})
     if final.exists():
         shutil.rmtree(final)
-    os.replace(partial, final)
+    partial.replace(final)
     sync_folder(final.parent)
     return Artifact(final, stage, key, digest, files, facts)
 
@@ -211,7 +211,7 @@ class Ledger:
 
     def stage_seconds(self, kinds: Iterable[str]) -> dict[str, float]:
         """Seconds that the newest making of each stage took, as far as the ledger has one."""
-        newest = {entry["kind"]: entry["seconds"] for entry in self.entries() if entry["event"] == "stage"}
+        newest = {entry["stage"]: entry["seconds"] for entry in self.entries() if entry["event"] == "stage"}
         return {kind: newest[kind] for kind in kinds if kind in newest}
 
     def append(self, event: str, **fields: Any) -> Json:
