@@ -1,0 +1,88 @@
+"""What `hearth run`, `hearth runs` and `hearth show` do: call the runner or read the record, and print. Each gives an exit status."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openhearth import run_folder
+from openhearth.errors import HearthError
+from openhearth.recipe import Recipe
+
+DEFAULT_RECIPE = "recipes/laptop.toml"
+
+
+def default_recipe() -> Path:
+    """recipes/laptop.toml of the source tree, or of the installed package."""
+    beside = Path(__file__).parents[1] / DEFAULT_RECIPE
+    if beside.is_file():
+        return beside
+    import importlib.metadata
+
+    for file in importlib.metadata.files("openhearth") or []:
+        if file.as_posix().endswith("openhearth/" + DEFAULT_RECIPE):
+            return Path(str(file.locate()))
+    raise HearthError(f"{DEFAULT_RECIPE} does not come with this installation; name a recipe: hearth run RECIPE")
+
+
+def run_command(
+    recipe: Path | None,
+    *,
+    budget: str | None = None,
+    sets: Sequence[str] = (),
+    until: str | None = None,
+    folder: Path | None = None,
+    text: Sequence[str] | None = None,
+    plan: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Run a recipe in the sight of a person, then print the report (or the facts as JSON)."""
+    parsed = Recipe.load(recipe if recipe is not None else default_recipe(), sets, budget)
+    from openhearth import progress, record, report, runner
+
+    with progress.watcher() as watcher:
+        result = runner.run(parsed, folder, until=until, text=text, plan=plan, watcher=watcher)
+    facts = record.report_facts(result.folder)
+    if json:
+        _print_json({**facts, "made_now": list(result.fresh)})
+    else:
+        if not result.fresh:
+            print(f"nothing to do: every stage is already made in {result.folder}")
+        report.show(facts)
+    return 0
+
+
+def runs_command(folder: Path, *, json: bool = False) -> int:
+    """List the runs in a folder."""
+    from openhearth import record, tables
+
+    found = record.find_runs(folder)
+    if json:
+        _print_json(found)
+    else:
+        tables.runs(folder, found)
+    return 0
+
+
+def show_command(name: str, *, json: bool = False, plot: Path | None = None) -> int:
+    """Print one run's ledger, or draw its loss."""
+    from openhearth import record, tables
+
+    folder = run_folder.find_run(name)
+    if plot is not None:
+        from openhearth.plot import draw
+
+        draw(folder, plot)
+        print(f"drawn: {plot}", file=sys.stderr)
+    if json:
+        _print_json(record.ledger_facts(folder))
+    elif plot is None:
+        tables.ledger(record.ledger_facts(folder))
+    return 0
+
+
+def _print_json(value: Any) -> None:
+    print(jsonlib.dumps(value, indent=2, ensure_ascii=False))

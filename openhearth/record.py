@@ -1,0 +1,153 @@
+"""What is known of a run, read from its ledger and its artifacts as plain values: the one source of the report and of all tables.
+
+Works on the folder of a run and, as far as the files are there, on a release, which holds the ledger too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openhearth import run_folder
+from openhearth.errors import HearthError
+from openhearth.ledger import Json, Ledger, read_json
+from openhearth.runner import latest_stages
+
+
+def ledger_facts(folder: Path) -> Json:
+    """A run as a table of its stages in order, with totals. Raises HearthError when there is no ledger, or a damaged one."""
+    entries = Ledger(folder / run_folder.LEDGER).entries()
+    begun = [entry for entry in entries if entry["event"] == "run"]
+    if not begun:
+        raise HearthError(f"{folder}: nothing is made here yet")
+    recipe = begun[-1]["recipe"]
+    latest = latest_stages(entries)
+    kinds = [kind for kind in begun[-1]["stages"] if kind in latest]
+    predicted = plan_of(folder, latest).get("predicted", {}).get("seconds", {})
+    total = sum(latest[kind]["seconds"] for kind in kinds)
+    stages = [_stage(latest[kind], predicted.get(kind), total) for kind in kinds]
+    return {
+        "run": recipe["name"],
+        "folder": str(folder),
+        "state": state(folder, entries),
+        "date": begun[-1]["date"],
+        "budget": recipe["budget"],
+        "recipe_digest": begun[-1]["recipe_digest"],
+        "environment": begun[-1]["environment"],
+        "stages": stages,
+        "total": {
+            "seconds": round(total, 3),
+            "predicted_seconds": predicted.get("total") if kinds == begun[-1]["stages"] else None,
+            "tokens": _sum(stages, "tokens"),
+            "flops": _sum(stages, "flops"),
+        },
+    }
+
+
+def _stage(entry: Json, predicted: float | None, total: float) -> Json:
+    facts = entry["facts"]
+    return {
+        "stage": entry["stage"],
+        "inputs": entry["inputs"],
+        "digest": entry["digest"],
+        "key": entry["key"],
+        "code": entry["code"],
+        "folder": entry["folder"],
+        "seconds": entry["seconds"],
+        "predicted_seconds": predicted,
+        "share": entry["seconds"] / total if total else 0.0,
+        "resumed": entry["resumed"],
+        "tokens": facts.get("tokens"),
+        "flops": facts.get("flops"),
+        "facts": facts,
+        "measured": entry["measured"],
+    }
+
+
+def _sum(stages: Sequence[Json], name: str) -> int | None:
+    values = [stage[name] for stage in stages if isinstance(stage[name], int | float)]
+    return sum(values) if values else None
+
+
+def state(folder: Path, entries: Sequence[Json]) -> str:
+    """'done', 'running', 'made up to STAGE' (--until) or 'stopped in STAGE'."""
+    if run_folder.in_use(folder):
+        return "running"
+    if entries and entries[-1]["event"] == "done":
+        return "done"
+    begun = max((place for place, entry in enumerate(entries) if entry["event"] == "run"), default=None)
+    if begun is None:
+        return "not begun"
+    run = entries[begun]
+    kinds = run["stages"]
+    until = run["until"] or kinds[-1]
+    since = latest_stages(entries[begun:])
+    open_ = [kind for kind in kinds[kinds.index(run["first"]) : kinds.index(until) + 1] if kind not in since]
+    return f"stopped in {open_[0]}" if open_ else f"made up to {until}"
+
+
+def file_of(folder: Path, entry: Json | None, name: str) -> Path | None:
+    """A file of a stage's artifact, in a run or where a release keeps it; None when it is not there."""
+    if entry is None:
+        return None
+    places = (folder / entry["folder"] / name, folder / "training" / entry["stage"] / name, folder / "evaluations" / name, folder / name)
+    return next((path for path in places if path.is_file()), None)
+
+
+def plan_of(folder: Path, latest: dict[str, Json]) -> Json:
+    """The plan that the run followed, or {}."""
+    path = file_of(folder, latest.get("plan"), "plan.json")
+    plan: Json = read_json(path) if path is not None else {}
+    return plan
+
+
+def report_facts(folder: Path) -> Json:
+    """The ledger's facts, and with them the model, the evaluation, samples and where the release lies, as far as they exist."""
+    facts = ledger_facts(folder)
+    latest = latest_stages(Ledger(folder / run_folder.LEDGER).entries())
+    shown = {stage["stage"]: latest[stage["stage"]] for stage in facts["stages"]}
+    plan = plan_of(folder, shown)
+    evaluation = file_of(folder, shown.get("evaluate"), "evaluation.json")
+    release = folder / run_folder.MODEL
+    return {
+        **facts,
+        "plan": {name: plan.get(name) for name in ("model", "why", "predicted")} if plan else None,
+        "parameters": (shown.get("pretrain") or {}).get("facts", {}).get("parameters"),
+        "losses": {kind: losses(folder, shown[kind]) for kind in ("pretrain", "sft") if kind in shown},
+        "evaluation": read_json(evaluation) if evaluation is not None else None,
+        "release": str(release) if "release" in shown and release.exists() else None,
+        "root": (shown.get("release") or {}).get("facts", {}).get("root"),
+    }
+
+
+def losses(folder: Path, entry: Json) -> list[tuple[int, float]]:
+    """(tokens, nats per token) of every step of a training stage, from its `steps.jsonl`."""
+    return [(row["tokens"], row["loss"]) for row in json_lines(file_of(folder, entry, "steps.jsonl"))]
+
+
+def json_lines(path: Path | None) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file of ours; none when there is no file."""
+    return [] if path is None else [json.loads(line) for line in path.read_text().splitlines() if line]
+
+
+def find_runs(folder: Path) -> list[Json]:
+    """Every run in a folder, the newest first; one that cannot be read is listed with the reason."""
+    if not folder.is_dir():
+        if folder == run_folder.RUNS or not folder.exists():
+            return []
+        raise HearthError(f"{folder}: not a folder; give the one that holds the runs")
+    found = []
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and run_folder.is_run(path)):
+        row: Json = {"name": path.name, "folder": str(path), "state": "", "budget": None, "date": "", "seconds": None}
+        row |= {"parameters": None, "bits_per_byte": None}
+        try:
+            facts = report_facts(path)
+            row |= {name: facts[name] for name in ("state", "budget", "date", "parameters")} | {"seconds": facts["total"]["seconds"]}
+            if facts["evaluation"] is not None:
+                row["bits_per_byte"] = facts["evaluation"]["bits_per_byte"].get("sft", {}).get("value")
+        except HearthError as error:
+            row["state"] = f"not readable: {error}" if (path / run_folder.LEDGER).exists() else "not begun"
+        found.append(row)
+    return sorted(found, key=lambda row: row["date"], reverse=True)
