@@ -109,25 +109,20 @@ def _ask_child(modules: list[str]) -> dict[str, str | None]:
         output = done.stdout
     except subprocess.TimeoutExpired as expired:
         output = expired.stdout or b""
-    answers: dict[str, str | None] = {}
-    for line in output.split(b"\n")[:-1]:
-        try:
-            name, text = json.loads(line)
-        except ValueError:  # something that a module printed
-            continue
-        answers[name] = text
-    return answers
+    return dict(json.loads(line) for line in output.split(b"\n")[:-1])  # the last is empty, or torn by the child's death
 
 
 def _child() -> None:
     """Read a list of module names, answer each with a line of JSON: [name, page or null]."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a module prints must not stand between the answers
     for name in json.load(sys.stdin):
         try:
             text = _from_module(name)
         except Exception:
             text = None
-        sys.stdout.write(json.dumps([name, text]) + "\n")
-        sys.stdout.flush()
+        answers.write(json.dumps([name, text]) + "\n")
+        answers.flush()
 
 
 def _from_module(name: str) -> str:

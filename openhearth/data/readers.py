@@ -208,13 +208,14 @@ def _read_parquet(place: Place) -> Iterator[Row | Drop]:
     import pyarrow.parquet
 
     try:
+        schema = pyarrow.parquet.read_schema(place.path)
+        if FIELD not in schema.names:
+            raise _Refused("no_text_field", _fields(schema.names), f"a column named '{FIELD}'")
+        kind = schema.field(FIELD).type
+        kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            raise _Refused("not_text", f"a column of {kind}", f"a column of strings in '{FIELD}'")
         with pyarrow.parquet.ParquetFile(place.path, read_dictionary=[FIELD]) as file:
-            if FIELD not in file.schema_arrow.names:
-                raise _Refused("no_text_field", _fields(file.schema_arrow.names), f"a column named '{FIELD}'")
-            kind = file.schema_arrow.field(FIELD).type
-            kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                raise _Refused("not_text", f"a column of {kind}", f"a column of strings in '{FIELD}'")
             total = number = 0
             for batch in file.iter_batches(batch_size=1_000, columns=[FIELD]):
                 column = batch.column(0)

@@ -97,7 +97,7 @@ def test_a_megabyte_of_one_thing_is_encoded_alike_and_in_a_second_or_two(tokeniz
 
 @pytest.mark.parametrize("part", [r"\p{L}", r"\p{N}", r"\s", r"(?i:s|t|m|d)"])
 def test_both_regex_engines_agree_on_the_class_of_every_code_point(part: str) -> None:
-    """`tokenizers` and tiktoken have tables of Unicode of their own: a character in one's letters and not in the other's would part them."""
+    """Each engine has Unicode tables of its own: a character that is a letter in one and not in the other would part them."""
     import tiktoken
     from tokenizers import Regex, pre_tokenizers
 
