@@ -45,6 +45,7 @@ def test_every_conversation_is_in_exactly_one_window_whole(made: list[Conversati
 def test_best_fit_takes_the_fullest_window_that_holds_the_next() -> None:
     # 9 and 8 open windows with 1 and 2 left; 2 fits the second exactly, 1 the first exactly; 7 and 3 share the third.
     assert best_fit([9, 8, 7, 3, 2, 1], 10, range(6)) == [[0, 5], [1, 4], [2, 3]]
+    assert best_fit([7, 6, 3], 10, range(3)) == [[0, 2], [1]]  # 3 fits both; the first is the fuller
 
 
 def test_padding_is_small_for_lengths_as_they_come() -> None:
