@@ -175,7 +175,8 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
         ratio = tokens / config.matmul_parameters
         if best is not None and ratio < TOKENS_PER_PARAMETER:
             draft.why.append(
-                f"{layers} x {width} would see {ratio:.2f} tokens per matmul parameter in that time, fewer than {TOKENS_PER_PARAMETER}: too large."
+                f"{layers} x {width} would see {ratio:.2f} tokens per matmul parameter in that time, "
+                f"fewer than {TOKENS_PER_PARAMETER}: too large."
             )
             break
         best = config, seconds
@@ -185,8 +186,9 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
     assert best is not None
     config = best[0]
     draft.why.append(
-        f"{config.num_layers} layers x {config.hidden_size} ({config.parameters / 1e6:.2f} M parameters, {config.matmul_parameters / 1e6:.2f} M "
-        f"of them in matrix products) is the largest shape measured that sees at least {TOKENS_PER_PARAMETER} tokens per matmul parameter."
+        f"{config.num_layers} layers x {config.hidden_size} ({config.parameters / 1e6:.2f} M parameters, "
+        f"{config.matmul_parameters / 1e6:.2f} M of them in matrix products) is the largest shape measured that sees "
+        f"at least {TOKENS_PER_PARAMETER} tokens per matmul parameter."
     )
     return best
 
@@ -216,9 +218,7 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         f"The budget is {facts.budget_seconds:,.0f} s of this machine ({facts.machine.get('processor')}, {facts.threads} threads); "
         f"{spent:,.1f} s went to corpus and tokenizer."
     )
-    draft.why.append(
-        f"Products are computed in {facts.dtype}, the faster of the two measured here; master weights, losses, norms and evaluation are fp32."
-    )
+    draft.why.append(f"Products are computed in {facts.dtype}, by measurement here; master weights, losses, norms and evaluation are fp32.")
     rough_overhead = 0.1 * facts.budget_seconds * facts.with_evaluate + min(20.0, 0.1 * facts.budget_seconds) + 2.0
     rough = max(5.0, (facts.budget_seconds - spent - rough_overhead))
     sft_share = SFT_SHARE if facts.with_sft else 0.0
@@ -243,12 +243,15 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         )
     tokens = steps * batch
     draft.why.append(
-        f"{steps:,} updates of {batch:,} tokens: {tokens / 1e6:.2f} M tokens, {tokens / max(1, facts.train_tokens):.2f} passes over the text, "
+        f"{steps:,} updates of {batch:,} tokens: {tokens / 1e6:.2f} M tokens, "
+        f"{tokens / max(1, facts.train_tokens):.2f} passes over the text, "
         f"{tokens / config.matmul_parameters:.2f} tokens per matmul parameter, "
-        f"{tokens * config.flops_per_token(facts.sequence_length):.3g} FLOPs (6 x matmul parameters + 12 x layers x width x sequence, per token)."
+        f"{tokens * config.flops_per_token(facts.sequence_length):.3g} FLOPs "
+        "(per token 6 x matmul parameters + 12 x layers x width x sequence)."
     )
     draft.why.append(
-        f"{facts.optimizer}: peak learning rates {learning_rates(batch, facts)}; swept at {REFERENCE_BATCH:,} tokens, scaled with the square root of the batch."
+        f"{facts.optimizer}: peak learning rates {learning_rates(batch, facts)}; "
+        f"swept at {REFERENCE_BATCH:,} tokens, scaled with the square root of the batch."
     )
     predicted = {
         **facts.spent,
@@ -259,7 +262,7 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         "release": release_seconds,
     }
     total = sum(predicted.values())
-    if total > 1.15 * facts.budget_seconds:
+    if total > 1.02 * facts.budget_seconds:
         draft.why.append(f"The smallest sensible run takes {total:,.0f} s here, more than the budget of {facts.budget_seconds:,.0f} s.")
     settings = draft.settings(config, batch, steps, seconds)
     return {
@@ -270,6 +273,9 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         "pretrain": {**settings, "tokens": tokens},
         "sft": {**draft.settings(config, batch, max(1, sft_steps), seconds)},
         "evaluate": evaluate,
-        "predicted": {"seconds": {name: round(value, 2) for name, value in {**predicted, "total": total}.items()}, "step_seconds": round(seconds, 5)},
+        "predicted": {
+            "seconds": {name: round(value, 2) for name, value in {**predicted, "total": total}.items()},
+            "step_seconds": round(seconds, 5),
+        },
         "why": draft.why,
     }

@@ -1,0 +1,116 @@
+"""The plan's arithmetic on machines of our choice: no torch, no clock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from openhearth.errors import RecipeError
+from openhearth.model.config import ModelConfig
+from openhearth.plan.budget import LADDER, MAX_EPOCHS, TOKENS_PER_PARAMETER, Facts, derive, shape
+from openhearth.train.planning import check_plan
+
+
+class IdealMachine:
+    """A machine whose step costs its FLOPs at a fixed rate, and a little for each update."""
+
+    def __init__(self, flops_per_second: float) -> None:
+        self.rate = flops_per_second
+
+    def step_seconds(self, config: ModelConfig, settings: dict[str, Any]) -> float:
+        return settings["batch_tokens"] * config.flops_per_token(settings["sequence_length"]) / self.rate + 0.005
+
+    def reading_rate(self, config: ModelConfig) -> float:
+        return 3 * self.rate / config.flops_per_token(512)
+
+    def decode_seconds(self, config: ModelConfig, prompts: int) -> float:
+        return 0.01
+
+    def elapsed(self) -> float:
+        return 2.0
+
+
+def facts(budget_seconds: float = 300.0, **changes: Any) -> Facts:
+    values: dict[str, Any] = {
+        "budget_seconds": budget_seconds,
+        "spent": {"corpus": 3.0, "tokenizer": 4.0},
+        "train_tokens": 3_000_000,
+        "train_bytes": 11_000_000,
+        "heldout_bytes": 700_000,
+        "vocab_size": 4096,
+        "bos_token_id": 4093,
+        "eos_token_id": 4095,
+        "machine": {"processor": "ideal"},
+        "threads": 2,
+        "dtype": "float32",
+    }
+    return Facts(**values | changes)
+
+
+@pytest.mark.parametrize("budget", [60, 180, 600, 1800])
+@pytest.mark.parametrize("rate", [2e10, 1e11, 1e12])
+def test_the_predicted_time_meets_the_budget(budget: float, rate: float) -> None:
+    plan = check_plan(derive(facts(budget), IdealMachine(rate)), "test")
+    total = plan["predicted"]["seconds"]["total"]
+    ended_early = any("only memorise" in sentence for sentence in plan["why"])
+    assert total <= 1.02 * budget or any("smallest sensible run" in sentence for sentence in plan["why"])
+    assert ended_early or total >= 0.9 * budget
+
+
+def test_predicted_seconds_are_the_sum_of_the_stages() -> None:
+    seconds = derive(facts(), IdealMachine(1e11))["predicted"]["seconds"]
+    assert seconds["total"] == pytest.approx(sum(value for stage, value in seconds.items() if stage != "total"), abs=0.1)
+
+
+def test_a_faster_machine_and_a_longer_budget_never_get_a_smaller_model() -> None:
+    def parameters(budget: float, rate: float) -> int:
+        return ModelConfig(**derive(facts(budget), IdealMachine(rate))["model"]).parameters
+
+    by_rate = [parameters(300, rate) for rate in (1e10, 1e11, 1e12)]
+    by_budget = [parameters(budget, 1e11) for budget in (60, 600, 6000)]
+    assert by_rate == sorted(by_rate) and by_rate[0] < by_rate[-1]
+    assert by_budget == sorted(by_budget) and by_budget[0] < by_budget[-1]
+
+
+def test_the_shape_taken_sees_enough_tokens_unless_it_is_the_smallest() -> None:
+    plan = derive(facts(600), IdealMachine(1e11))
+    config = ModelConfig(**plan["model"])
+    assert (config.num_layers, config.hidden_size) != LADDER[0]
+    assert plan["pretrain"]["tokens"] / config.matmul_parameters > 0.8 * TOKENS_PER_PARAMETER
+
+
+def test_little_text_ends_the_run_before_the_budget_and_says_so() -> None:
+    plan = derive(facts(600, train_tokens=20_000, train_bytes=70_000), IdealMachine(1e11))
+    assert plan["pretrain"]["tokens"] <= max(MAX_EPOCHS * 20_000, 10 * plan["pretrain"]["batch_tokens"])
+    assert any("More text would use the rest" in sentence for sentence in plan["why"])
+
+
+def test_overrides_are_followed() -> None:
+    plan = derive(facts(num_layers=3, hidden_size=160, batch_tokens=16384, tokens=163840, optimizer="adamw"), IdealMachine(1e11))
+    assert (plan["model"]["num_layers"], plan["model"]["hidden_size"]) == (3, 160)
+    assert (plan["pretrain"]["steps"], plan["pretrain"]["batch_tokens"], plan["pretrain"]["tokens"]) == (10, 16384, 163840)
+    assert plan["pretrain"]["learning_rate"]["matrix"] < 0.01
+
+
+def test_overrides_that_cannot_work_are_refused_by_name() -> None:
+    with pytest.raises(RecipeError, match=r"plan\.hidden_size"):
+        shape(2, 100, facts())
+    with pytest.raises(RecipeError, match=r"plan\.batch_tokens"):
+        derive(facts(batch_tokens=256), IdealMachine(1e11))
+
+
+@pytest.mark.parametrize(
+    "damage", [{"format": "other/1"}, {"model": {}}, {"pretrain": {"steps": -1}}, {"evaluate": {"prompts": "many"}}, {"predicted": None}]
+)
+def test_a_plan_with_a_broken_part_is_refused(damage: dict[str, Any]) -> None:
+    plan = derive(facts(), IdealMachine(1e11))
+    with pytest.raises(RecipeError, match="test: "):
+        check_plan(plan | damage, "test")
+
+
+def test_planning_needs_no_torch() -> None:
+    code = "import sys, openhearth.plan.budget, openhearth.plan.hardware, openhearth.train.planning; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
