@@ -74,16 +74,19 @@ class _HeadLoss(Function):
             targets = targets_N[start : start + LOGITS_CHUNK, None]
             valid = targets >= 0
             targets = targets.clamp(min=0)
-            logits = (hidden @ head_VD.t()).float()
-            picked = logits.gather(1, targets)
-            highest = logits.amax(1, keepdim=True)
-            normaliser = logits.sub_(highest).exp_().sum(1, keepdim=True)  # logits now hold the unnormalised probabilities
-            total += ((normaliser.log() + highest - picked) * valid).sum()
-            weight = valid * scale
-            logits.mul_(weight / normaliser).scatter_add_(1, targets, -weight.float())
-            grad_logits = logits.to(hidden.dtype)
+            logits = hidden @ head_VD.t()
+            probabilities = logits.softmax(1, dtype=torch.float32)
+            # the largest logit and the largest probability belong together, and neither under- nor overflows
+            log_normaliser = logits.amax(1, keepdim=True).float() - probabilities.amax(1, keepdim=True).log()
+            total += ((log_normaliser - logits.gather(1, targets).float()) * valid).sum()
+            probabilities.scatter_add_(1, targets, torch.full_like(log_normaliser, -1.0))
+            if not valid.all():
+                probabilities.mul_(valid)
+            grad_logits = probabilities.to(hidden.dtype)  # times `scale`, which is applied to the two smaller results
             torch.mm(grad_logits, head_VD, out=grad_hidden[start : start + LOGITS_CHUNK])
             grad_head += grad_logits.t() @ hidden
+        grad_hidden.mul_(scale)
+        grad_head.mul_(scale)
         ctx.save_for_backward(grad_hidden, grad_head.to(head_VD.dtype))
         return total * scale
 

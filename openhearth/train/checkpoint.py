@@ -6,7 +6,6 @@ found by verifying, newest first, never by a pointer: a damaged one is named and
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> None:
         listed = {"state.safetensors": digest_bytes(weights), "state.json": digest_file(aside / "state.json")}
         write_json(aside / "MANIFEST.json", listed)
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
+        aside.replace(final)
         sync_folder(folder)
     except (OSError, DiskFullError) as error:
         shutil.rmtree(aside, ignore_errors=True)

@@ -46,7 +46,7 @@ class Trainer:
         self.model = Transformer(config)
         self.flat = FlatParameters(self.model, dtype)
         self.flat.load(initial)
-        self.model.cos, self.model.sin = self.model.cos.to(dtype), self.model.sin.to(dtype)  # type: ignore[operator]
+        self.model.cos, self.model.sin = self.model.cos.to(dtype), self.model.sin.to(dtype)
         self.optimizer = Optimizer(self.flat, settings.optimizer, weight_decay=settings.weight_decay, orthogonalise_in=dtype)
         self.accumulated = torch.zeros_like(self.flat.master)
         if settings.compile:

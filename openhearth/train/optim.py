@@ -7,6 +7,7 @@ Express (Amsel et al. 2025), five steps. AdamW: Loshchilov and Hutter 2019.
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 

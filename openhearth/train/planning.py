@@ -61,8 +61,8 @@ class Planning(Stage):
             plan = check_plan(self.followed, "the recorded plan")
             if plan["model"]["vocab_size"] != summary["vocab_size"]:
                 raise RecipeError(
-                    f"the recorded plan is for a vocabulary of {plan['model']['vocab_size']:,}, this text's tokenizer has {summary['vocab_size']:,}; "
-                    "follow a plan with the text that it was made for"
+                    f"the recorded plan is for a vocabulary of {plan['model']['vocab_size']:,}, this text's tokenizer has "
+                    f"{summary['vocab_size']:,}; follow a plan with the text that it was made for"
                 )
             tell.note("following the recorded plan; nothing is measured")
         else:

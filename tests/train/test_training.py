@@ -1,0 +1,256 @@
+"""The loop, the optimisers and the checkpoints: exact where exactness is promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from openhearth.errors import DiskFullError, HearthError
+from openhearth.model.config import ModelConfig
+from openhearth.model.hf import load_tensors, tensor_shapes
+from openhearth.model.init import initial_tensor
+from openhearth.model.transformer import Transformer
+from openhearth.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from openhearth.train.flat import FlatParameters, group_of
+from openhearth.train.loop import Batch, Trainer, train
+from openhearth.train.optim import Optimizer, orthogonalise
+from openhearth.train.schedule import Schedule
+from openhearth.train.settings import Settings
+
+CONFIG = ModelConfig(
+    vocab_size=64, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=2, head_dim=16, max_position_embeddings=32
+)
+RATES = {"matrix": 0.02, "embedding": 0.1, "head": 0.005, "gain": 0.01}
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(
+        **{"sequence_length": 16, "batch_tokens": 64, "micro_batch_tokens": 64, "steps": 12, "learning_rate": RATES, "checkpoint_steps": 4}
+        | changes
+    )
+
+
+def first_weights() -> Mapping[str, torch.Tensor]:
+    return {name: initial_tensor(name, shape, CONFIG, 1) for name, shape in tensor_shapes(CONFIG).items()}
+
+
+def batches(step: int) -> Batch:
+    ids = np.random.default_rng(step).integers(0, 8, (4, 17))  # eight of 64 ids: there is something to learn
+    return ids[:, :-1].copy(), ids[:, 1:].copy()
+
+
+class Quiet:
+    """A `Tell` that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.facts: dict[str, Any] = {}
+        self.measured: dict[str, Any] = {}
+
+    def progress(self, done: float, total: float, **figures: float | str) -> None:
+        assert 0 <= done <= total
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def record(self, **facts: Any) -> None:
+        self.facts |= facts
+
+    def measure(self, **figures: Any) -> None:
+        self.measured |= figures
+
+
+def run(out: Path, **changes: Any) -> Quiet:
+    out.mkdir(exist_ok=True)
+    tell = Quiet()
+    train(CONFIG, settings(**changes), first_weights, batches, out, tell)
+    return tell
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_same_settings_give_the_same_bytes(tmp_path: Path, dtype: str) -> None:
+    run(tmp_path / "a", dtype=dtype)
+    run(tmp_path / "b", dtype=dtype)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert (tmp_path / "a/trace.jsonl").read_bytes() == (tmp_path / "b/trace.jsonl").read_bytes()
+
+
+def test_training_learns_which_ids_occur(tmp_path: Path) -> None:
+    tell = run(tmp_path / "a", steps=60)
+    assert tell.facts["final_loss"] < np.log(8) + 0.4 < np.log(64)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "a/steps.jsonl").read_text().splitlines()]
+    assert len(losses) == 60 and losses[0] == pytest.approx(np.log(64), abs=0.05)
+
+
+def test_one_global_batch_is_the_same_step_however_it_is_split() -> None:
+    results = []
+    for micro in (64, 32, 16):
+        trainer = Trainer(CONFIG, settings(micro_batch_tokens=micro), first_weights())
+        inputs, targets = batches(0)
+        targets[0, :9] = -1  # micro-batches with different counts of valid targets
+        results.append((trainer.step(0, (inputs, targets)), trainer.flat.master.clone()))
+    for loss, master in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=1e-6)
+        # Muon divides by a norm: tiny differences of sums grow, by less than the step size times 1e-2
+        assert float((master - results[0][1]).abs().max()) < 1e-3 * RATES["embedding"] + 1e-4
+
+
+class Killed(BaseException):
+    """Stands for a kill in the middle of training."""
+
+
+@pytest.mark.parametrize("at", [3, 4, 9, 11])
+def test_a_run_stopped_at_any_step_goes_on_to_the_same_bytes(tmp_path: Path, at: int) -> None:
+    run(tmp_path / "whole")
+    out = tmp_path / "stopped"
+    out.mkdir()
+
+    def failing(step: int) -> Batch:
+        if step == at:
+            raise Killed
+        return batches(step)
+
+    with pytest.raises(Killed):
+        train(CONFIG, settings(), first_weights, failing, out, Quiet())
+    run(out)
+    for name in ("model.safetensors", "steps.jsonl", "trace.jsonl"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (out / "checkpoints").exists()
+
+
+def test_kill_9_in_a_real_process_loses_nothing(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path;"
+        "from tests.train import test_training as t;"
+        "slow = lambda step: (time.sleep(0.05), t.batches(step))[1];"
+        "out = Path(sys.argv[2]); out.mkdir(exist_ok=True);"
+        "t.train(t.CONFIG, t.settings(steps=30, checkpoint_steps=3), t.first_weights, slow, out, t.Quiet())"
+    )
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[2]), str(out)]
+    for wanted in ("step-00000006", "step-00000015"):
+        process = subprocess.Popen(command)
+        while not (out / "checkpoints" / wanted).exists() and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True)
+    run(tmp_path / "whole", steps=30, checkpoint_steps=3)
+    assert weights(out) == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "state.json", "MANIFEST.json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: Path, file: str) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, Checkpoint({"master": torch.full((4,), float(step))}, {"step": step}))
+    newest = tmp_path / "step-00000002" / file
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    found, passed_over = latest_checkpoint(tmp_path)
+    assert found is not None and found.values == {"step": 1} and float(found.tensors["master"][0]) == 1.0
+    assert len(passed_over) == 1 and "step-00000002" in passed_over[0]
+
+
+def test_two_checkpoints_are_kept_and_half_written_ones_removed(tmp_path: Path) -> None:
+    (tmp_path / "step-00000009.tmp").mkdir()
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, Checkpoint({"master": torch.zeros(1)}, {}))
+    latest_checkpoint(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_a_disk_that_fills_up_during_training_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise DiskFullError("no space left")
+
+    monkeypatch.setattr("openhearth.train.loop.save_checkpoint", full)
+    tell = run(tmp_path / "a")
+    assert any("goes on without this checkpoint" in note for note in tell.notes)
+    monkeypatch.undo()
+    run(tmp_path / "b")
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path: Path) -> None:
+    with pytest.raises(HearthError, match="step 1"):
+        train(CONFIG, settings(), lambda: {name: t * float("nan") for name, t in first_weights().items()}, batches, tmp_path, Quiet())
+
+
+def test_saved_weights_are_the_master_weights(tmp_path: Path) -> None:
+    run(tmp_path, steps=1, dtype="bfloat16")
+    trainer = Trainer(CONFIG, settings(steps=1, dtype="bfloat16"), first_weights())
+    trainer.step(0, batches(0))
+    for name, tensor in load_tensors(tmp_path, CONFIG).items():
+        assert torch.equal(tensor, trainer.flat.tensors()[name])
+
+
+def test_every_parameter_belongs_to_exactly_one_group() -> None:
+    flat = FlatParameters(Transformer(CONFIG), torch.float32)
+    named = [name for span in flat.spans for name in span.names]
+    assert sorted(named) == sorted(tensor_shapes(CONFIG))
+    assert [span.start for span in flat.spans[1:]] == [span.end for span in flat.spans[:-1]]
+    with pytest.raises(KeyError):
+        group_of("model.surprise", (3, 3))
+
+
+def test_adamw_equals_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    flat = FlatParameters(Transformer(CONFIG), torch.float32)
+    flat.load(first_weights())
+    ours = Optimizer(flat, "adamw", weight_decay=0.1)
+    theirs = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in flat.tensors().items()}
+    groups = [
+        {
+            "params": [p],
+            "lr": RATES[(g := group_of(n, tuple(p.shape)))],
+            "betas": (0.9 if g == "matrix" else 0.8, 0.95),
+            "weight_decay": 0.1 if g == "matrix" else 0.0,
+        }
+        for n, p in theirs.items()
+    ]
+    reference = torch.optim.AdamW(groups, eps=1e-10)
+    for number in range(1, 4):
+        gradient = torch.randn_like(flat.master)
+        for name, parameter in theirs.items():
+            start, end, shape = flat.places[name]
+            parameter.grad = gradient[start:end].view(shape).clone()
+        reference.step()
+        ours.step(gradient, RATES, 0.9, number)
+    for name, tensor in flat.tensors().items():
+        assert torch.allclose(tensor, theirs[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 96, 32), (2, 32, 96)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    spectrum = torch.logspace(0, -2, left.shape[-1])  # condition number 100; the polynomials are made for up to 1000
+    update = orthogonalise(left * spectrum @ right, torch.float32)
+    values = torch.linalg.svdvals(update)
+    assert float(values.min()) > 0.7 and float(values.max()) < 1.3
+    assert torch.allclose(left.mT @ update @ right.mT, torch.diag_embed((left.mT @ update @ right.mT).diagonal(dim1=1, dim2=2)), atol=1e-4)
+
+
+def test_schedules_are_fractions_of_the_run() -> None:
+    schedule = Schedule(warmup=0.1, cooldown=0.5, final=0.1)
+    for steps in (20, 2000):
+        rates = [schedule.rate(step, steps) for step in range(steps)]
+        assert max(rates) == 1.0 and rates[0] < 0.3 and rates[-1] == pytest.approx(0.1, abs=0.05)
+        assert rates[steps * 3 // 10] == 1.0
+        assert schedule.muon_momentum(0, steps) < 0.9 and schedule.muon_momentum(steps - 1, steps) == pytest.approx(0.95)
