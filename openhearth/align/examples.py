@@ -152,7 +152,7 @@ def _keep(candidate: Candidate, doc_id: str, window: Window, seen: set[bytes], h
         tree = code.parse(candidate.answer)
         if tree is None or len(tree.body) != 1:
             return "not valid Python by itself"
-        pieces = [_digest(candidate.answer), _digest(candidate.subject)]
+        pieces = [_digest(candidate.subject)]
     else:
         pieces = _paragraph_digests(candidate.opening) + _paragraph_digests(candidate.answer)
     if not held_out.isdisjoint(pieces):
@@ -182,7 +182,7 @@ def _paragraph_digests(text: str) -> list[bytes]:
 
 
 def _held_out_pieces(documents: pa.Table) -> frozenset[bytes]:
-    """Digests of what training may not show: functions and what they are asked by, and paragraphs of other text."""
+    """Digests of what training may not show: what functions are asked for by (equal code has it equal), paragraphs of other text."""
     pieces: set[bytes] = set()
     for row, split in enumerate(documents["split"].to_pylist()):
         if split != "heldout":
@@ -193,5 +193,5 @@ def _held_out_pieces(documents: pa.Table) -> frozenset[bytes]:
         found = code.parse_piece(text) if is_python(kind, uri) else None
         for function in code.functions(*found) if found else ():
             if function is not None:
-                pieces.update((_digest(function.code), _digest(subject_of(function))))
+                pieces.add(_digest(subject_of(function)))
     return frozenset(pieces)

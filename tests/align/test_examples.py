@@ -242,6 +242,12 @@ def test_a_text_of_one_sentence_is_too_short_to_continue(tokenizer: Tokenizer) -
     assert examples.kept == [] and examples.dropped == {"too short to continue": 1}
 
 
+@pytest.mark.parametrize("sentence", ["A sentence. ", 'He said "no!" ', "天地玄黄。", "「宇宙洪荒？」"])
+def test_openings_end_where_a_sentence_ends(tokenizer: Tokenizer, sentence: str) -> None:
+    for opening, _ in passages(sentence * 40, Window(tokenizer, 256, "")):
+        assert len(opening) % len(sentence) == 0
+
+
 @given(st.text(string.ascii_letters + ' .!?\n"*é漢😀', max_size=600))
 @settings(max_examples=50)
 def test_passages_together_are_the_whole_text(tokenizer: Tokenizer, text: str) -> None:
@@ -267,6 +273,14 @@ def test_the_order_follows_the_seed_and_not_the_order_of_the_documents(tokenizer
     other = [e.name for e in make_examples(table, "train", tokenizer, 512, Limits(), 1).kept]
     assert names[0] == names[1] and sorted(names[0]) == sorted(other) and names[0] != other
     assert names[0] != sorted(names[0], key=lambda name: int(name[1:]) if name[1:].isdigit() else 99)
+
+
+def test_which_documents_are_read_does_not_depend_on_the_order_of_the_table(tokenizer: Tokenizer) -> None:
+    table = corpus(*[("train", "text", f"{n}.py", f'def f{n}():\n    """Return {n}."""\n    return {n}') for n in range(50)])
+    turned = table.take(list(range(49, -1, -1)))
+    once, again = (make_examples(rows, "train", tokenizer, 512, Limits(examples=10), 0).kept for rows in (table, turned))
+    other = make_examples(table, "train", tokenizer, 512, Limits(examples=10), 1).kept
+    assert once == again and {example.name for example in once} != {example.name for example in other}
 
 
 def test_a_corpus_with_nothing_to_ask_gives_no_examples(tokenizer: Tokenizer) -> None:

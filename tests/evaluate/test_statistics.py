@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,9 +54,13 @@ def test_documents_that_all_agree_leave_nothing_open() -> None:
 
 
 def test_the_interval_is_the_exact_one_where_all_resamples_can_be_listed() -> None:
-    # Two documents: a resample is (a, a), (a, b) or (b, b) with probability 1/4, 1/2, 1/4; the 2.5 % and 97.5 % points are a and b.
-    estimate = bootstrap_ratio(np.array([1.0, 3.0]), np.array([1.0, 1.0]), seed=0)
-    assert (estimate.low, estimate.value, estimate.high) == (1.0, 2.0, 3.0)
+    numerators, denominators = np.array([2.0, 9.0, 40.0, 1.0, 7.5]), np.array([1.0, 3.0, 10.0, 2.0, 5.0])
+    drawn = np.array(list(itertools.product(range(5), repeat=5)))
+    ratios = np.sort(numerators[drawn].sum(axis=1) / denominators[drawn].sum(axis=1))
+    estimate = bootstrap_ratio(numerators, denominators, seed=0)
+    # Within a percent of probability of the exact 2.5 % and 97.5 % points.
+    assert np.quantile(ratios, 0.02) <= estimate.low <= np.quantile(ratios, 0.03)
+    assert np.quantile(ratios, 0.97) <= estimate.high <= np.quantile(ratios, 0.98)
 
 
 def test_the_spread_is_that_of_theory() -> None:
