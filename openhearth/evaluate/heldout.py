@@ -1,7 +1,7 @@
-"""The held-out text that is measured: whole documents in the order of a keyed hash, up to a number of bytes.
+"""The held-out text that is measured: all of it where it fits, else whole documents in keyed order, up to a number of bytes.
 
-A document longer than an eighth of that number is read in pieces, cut at line ends, so that one document cannot be everything;
-all first pieces come before all second pieces. Nothing is chosen by what a model makes of it.
+Where there is more than fits, a document longer than an eighth of that number is read in pieces, cut at line ends, so that one
+document cannot be everything; all first pieces come before all second pieces. Nothing is chosen by what a model makes of it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from openhearth.errors import HearthError
 
 FEWEST_DOCUMENTS = 5
 """With fewer documents than this the interval is drawn over their pieces, and says so."""
+SHORTEST_PIECE = 512
+"""Bytes; no document is cut into pieces shorter than this because a limit is small."""
 
 
 class BatchTokenizer(Protocol):
@@ -82,9 +84,11 @@ def choose(documents: pa.Table, limit: int, tokenizer: BatchTokenizer, seed: int
     ids = documents["doc_id"].to_pylist()
     keys = {row: hashlib.blake2b(f"{seed}:{ids[row]}".encode(), digest_size=8).digest() for row in rows}
     rows.sort(key=keys.__getitem__)
-    cap = max(4, limit // 8)
-    split = {row: pieces(documents["text"][row].as_py(), cap) for row in rows}
-    available = sum(len(piece.encode()) for row in rows for piece in split[row])
+    texts = {row: documents["text"][row].as_py() for row in rows}
+    available = sum(len(text.encode()) for text in texts.values())
+    fits = available <= limit and len(rows) >= FEWEST_DOCUMENTS
+    cap = available if fits else max(4, min(limit, max(SHORTEST_PIECE, limit // 8)))
+    split = {row: pieces(text, cap) for row, text in texts.items()}
     order = [
         (row, piece) for turn in range(max(map(len, split.values()), default=0)) for row in rows for piece in split[row][turn : turn + 1]
     ]

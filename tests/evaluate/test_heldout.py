@@ -59,6 +59,19 @@ def test_a_single_document_is_read_in_pieces_and_the_interval_is_over_them(token
     assert b"".join(found.texts).decode() == ("only line\n" * 10_001)[: found.bytes] and found.bytes > 7000
 
 
+def test_all_of_it_is_measured_whole_where_it_fits(tokenizer: Tokenizer) -> None:
+    documents = corpus({"long": 7000} | {f"d{number}": 100 for number in range(10)})
+    found = choose(documents, 8000, tokenizer, seed=0)
+    assert found.bytes == found.available_bytes == 8000 and len(found.texts) == found.documents == 11
+    assert max(map(len, found.texts)) == 7000 and found.unit == "document"
+
+
+def test_a_small_limit_does_not_cut_documents_into_crumbs(tokenizer: Tokenizer) -> None:
+    found = choose(corpus({"only": 3000}), 3000, tokenizer, seed=0)
+    assert found.bytes == 3000 and [len(text) for text in found.texts[:-1]] == [510] * 5  # the last line end within 512 bytes
+    assert choose(corpus({"only": 3000}), 100, tokenizer, seed=0).bytes == 100
+
+
 def test_the_ids_give_the_bytes_back(tokenizer: Tokenizer) -> None:
     found = choose(corpus({"é": 300, "b": 50}), 10_000, tokenizer, seed=0)
     assert [tokenizer.decode_bytes(ids.tolist()) for ids in found.ids] == found.texts
