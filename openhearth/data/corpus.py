@@ -74,10 +74,12 @@ class Corpus(Stage):
         if self.source == "stdlib":
             heldout = self._hold_out_packages(documents)
             documents, copies = drop_duplicates(documents, heldout)
+            drops += copies
         else:
             documents, copies = drop_duplicates(documents)
-            heldout = self._hold_out_pieces(documents)
-        drops += copies
+            drops += copies
+            _tell_drops(drops, tell)
+            heldout = self._hold_out_pieces(documents, drops)
         # The last step of the rule "every drop is a row": whatever was looked at is in one table or the other, once.
         assert seen == len(documents) + len(drops)
         drops.sort(key=lambda drop: (drop.uri, drop.rule))
@@ -107,6 +109,7 @@ class Corpus(Stage):
         files = [item for item in found if isinstance(item, places.Place)]
         drops = [item for item in found if isinstance(item, Drop)]
         total = sum(place.bytes for place in files)
+        _require_room(sum(place.bytes for place in files if place.path.suffix.lower() in places.TEXT_SUFFIXES))
         rows: list[readers.Row] = []
         done = size = 0
         for place in files:
@@ -117,23 +120,10 @@ class Corpus(Stage):
                 else:
                     rows.append(row)
                     size += len(row[1])
-            if size > MAX_TEXT:
-                raise HearthError(
-                    f"corpus: more than {MAX_TEXT:,} bytes of text, which this version cannot hold; give fewer or smaller files"
-                )
+            _require_room(size)
             done += place.bytes
         tell.progress(total, total)
-        if drops:
-            by_rule = ", ".join(f"{count} {rule}" for rule, count in counts_by_rule(drops).items())
-            first = ", ".join(f"{drop.uri} ({drop.rule}: {drop.value})" for drop in drops[:3])
-            tell.note(f"corpus: {len(drops):,} left out ({by_rule}); first: {first}; all are in drops.parquet")
-        size = sum(len(text.encode()) for _, text in rows)
-        if size < MIN_TEXT:
-            raise HearthError(
-                f"corpus: {size:,} bytes of text in {len(rows):,} documents from {len(files):,} files"
-                f" ({len(drops):,} left out), at least {MIN_TEXT:,} are needed; give more text"
-            )
-        length = min(PIECE, max(2_048, size // 16))
+        length = min(PIECE, max(2_048, sum(len(text.encode()) for _, text in rows) // 16))
         documents = [Document(name, name, "text", "unknown", "", piece) for uri, text in rows for name, piece in pieces(uri, text, length)]
         return documents, drops
 
@@ -150,10 +140,14 @@ class Corpus(Stage):
             )
         return heldout
 
-    def _hold_out_pieces(self, documents: Sequence[Document]) -> set[str]:
+    def _hold_out_pieces(self, documents: Sequence[Document], drops: Sequence[Drop]) -> set[str]:
         """As for packages; then, in the order of the hash, so many more or fewer that neither side is next to empty."""
-        if len(documents) < 2:
-            raise HearthError("corpus: all texts are copies of one; at least two different documents are needed; give more text")
+        size = sum(document.bytes for document in documents)
+        if size < MIN_TEXT or len(documents) < 2:
+            raise HearthError(
+                f"corpus: {size:,} bytes of text in {len(documents):,} documents ({len(drops):,} left out),"
+                f" at least {MIN_TEXT:,} bytes in two documents are needed; give more text"
+            )
         order = sorted(documents, key=lambda document: (keyed_unit(self.split_key, document.group), document.group))
         total = sum(document.bytes for document in order)
         count = sum(keyed_unit(self.split_key, document.group) < self.held_out for document in order)
@@ -187,6 +181,19 @@ class Corpus(Stage):
             "held_out": self.held_out,
             "held_out_groups": sorted(heldout) if self.source == "stdlib" else len(heldout),
         }
+
+
+def _require_room(size: int) -> None:
+    if size > MAX_TEXT:
+        raise HearthError(f"corpus: more than {MAX_TEXT:,} bytes of text, which this version cannot hold; give fewer or smaller files")
+
+
+def _tell_drops(drops: Sequence[Drop], tell: Tell) -> None:
+    """One line on what of the user's own text was left out."""
+    if drops:
+        by_rule = ", ".join(f"{count:,} {rule}" for rule, count in counts_by_rule(drops).items())
+        first = ", ".join(f"{drop.uri} ({drop.rule}: {drop.value})" for drop in drops[:3])
+        tell.note(f"corpus: {len(drops):,} left out ({by_rule}); first: {first}; all are in drops.parquet")
 
 
 def _bytes_by(documents: Iterable[Document], field: str) -> dict[str, int]:

@@ -95,6 +95,14 @@ def test_a_megabyte_of_one_thing_is_encoded_alike_and_in_a_second_or_two(tokeniz
     assert tokenizer.decode(ids) == text
 
 
+@pytest.mark.parametrize("after", ["", "x", "\n", "\r\n", "\nx", "1", "!"])
+def test_blank_runs_of_any_length_around_the_limit_are_encoded_alike(tokenizer: Tokenizer, exported: Any, after: str) -> None:
+    for length in [*range(LONG_BLANK - 2, LONG_BLANK + 3), *range(LONG_BLANK + 100, LONG_BLANK + 117)]:
+        for before in ("", "x", "\n"):
+            text = before + " " * length + after
+            assert tokenizer.encode(text) == exported.encode(text).ids
+
+
 @pytest.mark.parametrize("part", [r"\p{L}", r"\p{N}", r"\s", r"(?i:s|t|m|d)"])
 def test_both_regex_engines_agree_on_the_class_of_every_code_point(part: str) -> None:
     """Each engine has Unicode tables of its own: a character that is a letter in one and not in the other would part them."""
