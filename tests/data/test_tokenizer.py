@@ -307,6 +307,13 @@ def test_a_changed_tokenizer_file_is_refused_by_name(tokenizer: Tokenizer, tmp_p
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_whose_merges_are_not_proper_is_refused(tmp_path: Path) -> None:
+    """It is in itself consistent, but tools that merge by pair and tools that merge by result would read it differently."""
+    Tokenizer([(b"a", b"b"), (b"b", b"c"), (b"a", b"bc")]).save(tmp_path)
+    with pytest.raises(DamagedError, match="merges"):
+        Tokenizer.load(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "null", "not json", '{"model": {"merges": [["a"]]}}'])
 def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
