@@ -20,7 +20,7 @@ from openhearth.evaluate.statistics import Estimate, wilson
 
 if TYPE_CHECKING:
     from openhearth.data.tokenizer import Tokenizer
-    from openhearth.model.generate import Generation
+    from openhearth.model.generate import Generation, Sampling
     from openhearth.model.transformer import Transformer
 
 BATCH = 64
@@ -88,11 +88,10 @@ def until_dedent(text: str) -> str:
     return "\n".join(lines[:kept])
 
 
-def answers(model: Transformer, tokenizer: Tokenizer, prompts: Sequence[list[int]], max_new_tokens: int, tick: Tick) -> list[Generation]:
-    """Greedy answers to `prompts`, in their order."""
-    from openhearth.model.generate import Generation, Sampling, generate
+def answers(model: Transformer, tokenizer: Tokenizer, prompts: Sequence[list[int]], sampling: Sampling, tick: Tick) -> list[Generation]:
+    """Answers to `prompts`, in their order."""
+    from openhearth.model.generate import Generation, generate
 
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
     by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))  # little padding in a batch
     found = [Generation()] * len(prompts)
     for start in range(0, len(by_length), BATCH):
@@ -103,19 +102,19 @@ def answers(model: Transformer, tokenizer: Tokenizer, prompts: Sequence[list[int
     return found
 
 
-def written_in_chat(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Task], max_new_tokens: int, tick: Tick) -> list[Written]:
+def written_in_chat(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Task], sampling: Sampling, tick: Tick) -> list[Written]:
     """What `model` answers to each question in the chat format; the whole answer is judged."""
-    found = answers(model, tokenizer, [task.chat_prompt for task in asked], max_new_tokens, tick)
+    found = answers(model, tokenizer, [task.chat_prompt for task in asked], sampling, tick)
     return [
         Written(answer.text, counts(answer.text, task.name), len(task.chat_prompt) + len(answer.ids))
         for task, answer in zip(asked, found, strict=True)
     ]
 
 
-def written_as_code(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Task], max_new_tokens: int, tick: Tick) -> list[Written]:
+def written_as_code(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Task], sampling: Sampling, tick: Tick) -> list[Written]:
     """How `model` goes on from each header and docstring; both together are judged, up to the first line that is not indented."""
     written = []
-    for task, answer in zip(asked, answers(model, tokenizer, [task.code_prompt for task in asked], max_new_tokens, tick), strict=True):
+    for task, answer in zip(asked, answers(model, tokenizer, [task.code_prompt for task in asked], sampling, tick), strict=True):
         source = task.opening + until_dedent(answer.text)
         written.append(Written(source, counts(source, task.name), len(task.code_prompt) + len(answer.ids)))
     return written
@@ -127,12 +126,13 @@ def share(written: Sequence[Written]) -> dict[str, Any]:
     return {"share": estimate.value, "low": estimate.low, "high": estimate.high, "n": len(written)}
 
 
-def how(asked: Sequence[Task], max_new_tokens: int) -> str:
+def how(asked: Sequence[Task], sampling: Sampling) -> str:
     """One sentence on what the shares are of."""
+    drawn = "greedily" if sampling.temperature == 0 else f"at temperature {sampling.temperature:g}"
     return (
-        f"{len(asked)} functions of held-out documents (the first in keyed order whose own code fits into {max_new_tokens} tokens), "
-        f"answered greedily in at most {max_new_tokens} tokens; an answer counts when ast.parse accepts it and it defines the asked "
-        "function with a body besides a docstring; the fine-tuned model is asked in the chat format; the base model goes on from the "
-        "header and the docstring and is cut before the first line that is not indented; base_chat_prompt is the base model asked in "
+        f"{len(asked)} functions of held-out documents (the first in keyed order whose own code fits into {sampling.max_new_tokens} "
+        f"tokens), answered {drawn} in at most {sampling.max_new_tokens} tokens; an answer counts when ast.parse accepts it and it defines "
+        "the asked function with a body besides a docstring; the fine-tuned model is asked in the chat format; the base model goes on from "
+        "the header and the docstring and is cut before the first line that is not indented; base_chat_prompt is the base model asked in "
         "the chat format."
     )

@@ -5,6 +5,7 @@ the base model. The first example of each kind in keyed order is asked, function
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openhearth.align import chat
@@ -12,13 +13,14 @@ from openhearth.align.examples import Example
 
 if TYPE_CHECKING:
     from openhearth.data.tokenizer import Tokenizer
+    from openhearth.model.generate import Sampling
     from openhearth.model.transformer import Transformer
 
 COUNT = 3
 OPENING = 200
 """Characters of a held-out text that the base model goes on from."""
 TEMPERATURE = 0.8
-"""For the base model, whose greedy text soon repeats itself; the chat model answers greedily."""
+"""For the base model, whose greedy text soon repeats itself."""
 
 KINDS = {
     "function": "a held-out function, asked in chat",
@@ -49,20 +51,20 @@ def openings(texts: Sequence[bytes], tokenizer: Tokenizer, count: int, room: int
     return [opening for opening in found if opening]
 
 
-def ask(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Example], max_new_tokens: int) -> list[Sample]:
-    """The chat model's greedy answers."""
-    from openhearth.model.generate import Sampling, generate
+def ask(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Example], sampling: Sampling) -> list[Sample]:
+    """The chat model's answers."""
+    from openhearth.model.generate import generate
 
     prompts = [chat.prompt([{"role": "user", "content": one.question}], tokenizer) for one in asked]
-    answers = generate(model, tokenizer, prompts, Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
+    answers = generate(model, tokenizer, prompts, sampling)
     return [{"kind": KINDS[one.kind], "prompt": one.question, "answer": answer.text} for one, answer in zip(asked, answers, strict=True)]
 
 
-def go_on(model: Transformer, tokenizer: Tokenizer, begun: Sequence[str], max_new_tokens: int, seed: int) -> list[Sample]:
-    """How the base model goes on, at the stated temperature, from a fixed seed."""
-    from openhearth.model.generate import Sampling, generate
+def go_on(model: Transformer, tokenizer: Tokenizer, begun: Sequence[str], sampling: Sampling) -> list[Sample]:
+    """How the base model goes on, at a temperature of its own."""
+    from openhearth.model.generate import generate
 
     prompts = [[tokenizer.bos, *tokenizer.encode(opening)] for opening in begun]
-    answers = generate(model, tokenizer, prompts, Sampling(max_new_tokens=max_new_tokens, temperature=TEMPERATURE, seed=seed))
+    answers = generate(model, tokenizer, prompts, replace(sampling, temperature=TEMPERATURE))
     kind = f"a held-out text, continued by the base model at temperature {TEMPERATURE}"
     return [{"kind": kind, "prompt": opening, "answer": answer.text} for opening, answer in zip(begun, answers, strict=True)]

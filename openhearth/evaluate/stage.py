@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from openhearth.evaluate.functions import Task, Written
     from openhearth.evaluate.heldout import HeldOut
     from openhearth.model.config import ModelConfig
+    from openhearth.model.generate import Sampling
 
 WRITING_WEIGHT = 4
 """Seconds for a token written, in seconds for a token read; for the progress line only."""
@@ -42,7 +43,7 @@ class _Job:
     openings: list[str]
     window: int
     stride: int
-    max_new_tokens: int
+    sampling: Sampling
     seed: int
 
     @property
@@ -51,6 +52,11 @@ class _Job:
         from openhearth.evaluate.bits_per_byte import windows
 
         return sum(piece.end - piece.start for ids in self.heldout.ids for piece in windows(0, len(ids), self.window, self.stride))
+
+    @property
+    def written(self) -> int:
+        """Tokens of all functions asked for and answered once, at most."""
+        return sum(len(task.chat_prompt) + self.sampling.max_new_tokens for task in self.tasks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +73,9 @@ class _Progress:
     """Work done over work to do, in tokens read; a token written weighs more."""
 
     def __init__(self, tell: Tell, total: int) -> None:
-        self.tell, self.total, self.done = tell, total, 0
+        self.tell, self.total, self.done = tell, total, 0.0
 
-    def add(self, work: int, **figures: float | str) -> None:
+    def add(self, work: float, **figures: float | str) -> None:
         self.done += work
         self.tell.progress(self.done, self.total, **figures)
 
@@ -88,6 +94,8 @@ class Evaluate(Stage):
     """Held-out functions to ask for at most; by default as planned."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Tokens of an answer at most; by default as planned."""
+    temperature: float = Field(default=0.0, ge=0.0, le=100.0)
+    """Of the answers in chat and of the functions; 0 is greedy."""
 
     def resolve(self, setting: Setting) -> Stage:
         return self if self.seed is not None else self.model_copy(update={"seed": setting.seed})
@@ -109,8 +117,7 @@ class Evaluate(Stage):
         del documents, sample
         seconds = {"prepare and compress": time.perf_counter() - started}
 
-        writing = sum(len(task.chat_prompt) + job.max_new_tokens for task in job.tasks)
-        progress = _Progress(tell, 2 * job.read + 3 * WRITING_WEIGHT * writing)
+        progress = _Progress(tell, 2 * job.read + 3 * WRITING_WEIGHT * job.written)
         found = {}
         for name, stage in (("base", "pretrain"), ("sft", "sft")):
             before = time.perf_counter()
@@ -131,6 +138,7 @@ class Evaluate(Stage):
         from openhearth.align.examples import Limits, make_examples
         from openhearth.data.tokenizer import Tokenizer
         from openhearth.evaluate import functions, heldout, samples
+        from openhearth.model.generate import Sampling
         from openhearth.model.hf import load_config
 
         sizes = plan["evaluate"] | {
@@ -153,7 +161,7 @@ class Evaluate(Stage):
             openings=samples.openings(chosen.texts, tokenizer, samples.COUNT - len(questions), context - longest - 1),
             window=window,
             stride=max(1, window // 2),
-            max_new_tokens=longest,
+            sampling=Sampling(max_new_tokens=longest, temperature=self.temperature, seed=seed),
             seed=seed,
         )
 
@@ -172,21 +180,20 @@ def _measure(name: str, folder: Path, job: _Job, progress: _Progress) -> _Found:
         read = done
 
     def answered(count: int) -> None:
-        progress.add(count * WRITING_WEIGHT * writing // max(1, len(job.tasks)), doing=f"functions, {name}")
+        progress.add(WRITING_WEIGHT * job.written * count / len(job.tasks), doing=f"functions, {name}")
 
-    writing = sum(len(task.chat_prompt) + job.max_new_tokens for task in job.tasks)
     nats = bits_per_byte.nats(model, job.heldout.ids, job.tokenizer.bos, job.window, job.stride, scored, job.heldout.uris)
     written = {}
     if job.tasks:
         written[name if name == "sft" else "base_chat_prompt"] = functions.written_in_chat(
-            model, job.tokenizer, job.tasks, job.max_new_tokens, answered
+            model, job.tokenizer, job.tasks, job.sampling, answered
         )
         if name == "base":
-            written["base"] = functions.written_as_code(model, job.tokenizer, job.tasks, job.max_new_tokens, answered)
+            written["base"] = functions.written_as_code(model, job.tokenizer, job.tasks, job.sampling, answered)
     if name == "sft":
-        shown = samples.ask(model, job.tokenizer, job.questions, job.max_new_tokens)
+        shown = samples.ask(model, job.tokenizer, job.questions, job.sampling)
     else:
-        shown = samples.go_on(model, job.tokenizer, job.openings, job.max_new_tokens, job.seed)
+        shown = samples.go_on(model, job.tokenizer, job.openings, job.sampling)
     return _Found(nats, written, shown, model.config)
 
 
@@ -219,7 +226,7 @@ def _parses(job: _Job, found: dict[str, _Found]) -> dict[str, Any] | None:
         return None
     written = found["base"].written | found["sft"].written
     shares = {name: functions.share(written[name]) for name in ("base", "sft", "base_chat_prompt")}
-    return shares | {"how": functions.how(job.tasks, job.max_new_tokens)}
+    return shares | {"how": functions.how(job.tasks, job.sampling)}
 
 
 def _transcript(job: _Job, found: dict[str, _Found]) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
@@ -10,8 +12,10 @@ from openhearth.data.tokenizer import Tokenizer
 from openhearth.evaluate import functions
 from openhearth.evaluate.functions import Written, counts, share, tasks, until_dedent, written_as_code, written_in_chat
 from openhearth.model import generate as generation
-from openhearth.model.generate import Generation
+from openhearth.model.generate import Generation, Sampling
 from openhearth.model.transformer import Transformer
+
+GREEDY = Sampling(max_new_tokens=64, temperature=0.0)
 
 SOURCE = '''
 def area(radius):
@@ -92,12 +96,12 @@ def test_a_perfect_model_gets_full_marks_both_ways(
     replies = {tuple(task.chat_prompt): task.reference, tuple(task.code_prompt): task.reference[len(task.opening) :] + "\n\n\ndef more(:"}
 
     def reply(model, codec, prompts, sampling):
-        assert sampling.temperature == 0.0 and sampling.max_new_tokens == 64
+        assert sampling == GREEDY
         return [Generation(ids=[1, 2], text=replies[tuple(prompt)]) for prompt in prompts]
 
     monkeypatch.setattr(generation, "generate", reply)
     for write, prompt in ((written_in_chat, task.chat_prompt), (written_as_code, task.code_prompt)):
-        (one,) = write(model, tokenizer, asked, 64, lambda count: None)
+        (one,) = write(model, tokenizer, asked, GREEDY, lambda count: None)
         assert one == Written(one.source, True, len(prompt) + 2)
 
 
@@ -105,19 +109,24 @@ def test_a_base_model_that_writes_nothing_does_not_count(
     tokenizer: Tokenizer, asked: list[functions.Task], model: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation, "generate", lambda model, codec, prompts, sampling: [Generation() for _ in prompts])
-    assert not written_as_code(model, tokenizer, asked, 64, lambda count: None)[0].parses
-    assert not written_in_chat(model, tokenizer, asked, 64, lambda count: None)[0].parses
+    assert not written_as_code(model, tokenizer, asked, GREEDY, lambda count: None)[0].parses
+    assert not written_in_chat(model, tokenizer, asked, GREEDY, lambda count: None)[0].parses
 
 
 def test_answers_keep_the_order_of_the_prompts(tokenizer: Tokenizer, model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functions, "BATCH", 3)
     prompts = [[tokenizer.bos, *range(65, 65 + size)] for size in (7, 1, 5, 3, 9, 2, 8)]
     told: list[int] = []
-    found = functions.answers(model, tokenizer, prompts, 4, told.append)
-    alone = [functions.answers(model, tokenizer, [prompt], 4, lambda count: None)[0] for prompt in prompts]
+    found = functions.answers(model, tokenizer, prompts, replace(GREEDY, max_new_tokens=4), told.append)
+    alone = [functions.answers(model, tokenizer, [prompt], replace(GREEDY, max_new_tokens=4), lambda count: None)[0] for prompt in prompts]
     assert [one.ids for one in found] == [one.ids for one in alone] and told == [3, 3, 1]
 
 
 def test_the_share_has_its_interval() -> None:
     found = share([Written("", True, 1)] + [Written("", False, 1)] * 28)
     assert found == {"share": 1 / 29, "low": pytest.approx(0.0061, abs=5e-5), "high": pytest.approx(0.1718, abs=5e-5), "n": 29}
+
+
+def test_how_says_how_answers_were_drawn(asked: list[functions.Task]) -> None:
+    assert "answered greedily in at most 64 tokens" in functions.how(asked, GREEDY)
+    assert "answered at temperature 0.8 in" in functions.how(asked, replace(GREEDY, temperature=0.8))

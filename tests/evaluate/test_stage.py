@@ -146,6 +146,17 @@ def test_a_setting_of_the_recipe_goes_before_the_plan(made: dict[str, Artifact],
     assert evaluation["bits_per_byte"]["bytes"] <= 1500 and evaluation["parses"]["sft"]["n"] == 2
 
 
+@pytest.mark.parametrize("made", [PYTHON], indirect=True)
+def test_drawn_answers_follow_the_seed(made: dict[str, Artifact], tmp_path: Path) -> None:
+    small = {"heldout_bytes": 1500, "prompts": 2, "max_new_tokens": 40, "temperature": 1.0}
+    answers = [
+        [sample["answer"] for sample in run(made, tmp_path / str(number), **small, seed=seed)[0]["samples"]]
+        for number, seed in enumerate((1, 1))
+    ]
+    greedy = [sample["answer"] for sample in run(made, tmp_path / "greedy", **small | {"temperature": 0.0}, seed=1)[0]["samples"]]
+    assert answers[0] == answers[1] and answers[0][:2] != greedy[:2] and answers[0][2] == greedy[2]
+
+
 @pytest.mark.parametrize("made", [[PYTHON[0]]], indirect=True)
 def test_a_corpus_with_nothing_held_out_is_refused_in_one_line(made: dict[str, Artifact], tmp_path: Path) -> None:
     with pytest.raises(HearthError, match="raise held_out"):
