@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from openhearth.ledger import write_json
+from openhearth.ledger import write_atomic, write_json
 from openhearth.model.config import ModelConfig
 from openhearth.stage import Made, Setting, Stage, Tell
 from openhearth.train.planning import read_plan, settings_of
@@ -25,7 +25,7 @@ class Sft(Stage):
     needs: ClassVar[tuple[str, ...]] = ("corpus", "tokenizer", "plan", "pretrain")
     resumes: ClassVar[bool] = True
 
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Seed of the choice, the wording and the order of examples; the recipe's when left out."""
     epochs: float = Field(default=3.0, gt=0, le=1000)
     """Most passes over the examples; the plan's time may end sooner."""
@@ -44,7 +44,7 @@ class Sft(Stage):
         from openhearth.align.packing import pack
         from openhearth.data.order import keys_of, permute
         from openhearth.data.tokenizer import Tokenizer
-        from openhearth.model.hf import load_tensors
+        from openhearth.model.hf import CONFIG, WEIGHTS, load_tensors
         from openhearth.train.loop import Batch, train
 
         assert self.seed is not None, "resolve() fills in the seed"
@@ -58,6 +58,14 @@ class Sft(Stage):
         packed = pack(examples.rendered, planned.sequence_length, tokenizer.bos, seed)
         windows = len(packed.inputs)
         rows = max(1, planned.batch_tokens // planned.sequence_length)
+        if not windows:  # a text of which no part makes a question: the release still has a chat model, untaught
+            tell.note("no question and answer could be made of this text: the weights stay as pretraining left them")
+            write_json(out / "examples.json", examples.counts() | {"windows": 0, "learned_tokens": 0, "updates": 0})
+            for name in (WEIGHTS, CONFIG):
+                write_atomic(out / name, (made["pretrain"].path / name).read_bytes())
+            for name in ("steps.jsonl", "trace.jsonl"):
+                write_atomic(out / name, b"")
+            return
         settings = planned.model_copy(
             update={
                 "steps": max(1, min(planned.steps, round(self.epochs * windows / rows))),

@@ -155,7 +155,8 @@ def evaluation_plan(facts: Facts, bench: Bench, config: ModelConfig) -> tuple[di
     prompts = 32 if facts.budget_seconds < 150 else 64
     max_new_tokens = 96 if facts.budget_seconds < 150 else 160
     decode = bench.decode_seconds(config, prompts)
-    seconds = 2.5 + 4 * heldout_bytes / bytes_per_token / rate + 3 * max_new_tokens * decode + heldout_bytes * 4e-6
+    # three batches of answers, and two small ones for the samples
+    seconds = 2.5 + 4 * heldout_bytes / bytes_per_token / rate + 5 * max_new_tokens * decode + heldout_bytes * 4e-6
     return {"heldout_bytes": heldout_bytes, "prompts": prompts, "max_new_tokens": max_new_tokens}, seconds
 
 

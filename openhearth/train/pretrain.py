@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field
+
 from openhearth.model.config import ModelConfig
 from openhearth.stage import Made, Setting, Stage, Tell
 from openhearth.train.planning import read_plan, settings_of
@@ -18,9 +20,9 @@ class Pretrain(Stage):
     needs: ClassVar[tuple[str, ...]] = ("tokenizer", "plan")
     resumes: ClassVar[bool] = True
 
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Seed of the first weights and of the order of the data; the recipe's when left out."""
-    weight_decay: float = 0.0
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
     """Decoupled weight decay of the matrices, per unit of learning rate."""
     schedule: Schedule = Schedule()
     """Learning rate and momentum over the run, as fractions of it."""
