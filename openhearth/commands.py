@@ -19,7 +19,7 @@ def default_recipe() -> Path:
     """recipes/laptop.toml of the source tree, or of the installed package."""
     beside = Path(__file__).parents[1] / DEFAULT_RECIPE
     if beside.is_file():
-        return beside
+        return beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside
     import importlib.metadata
 
     for file in importlib.metadata.files("openhearth") or []:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ def in_plain_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     """One of `ValidationError.errors()` as the end of a sentence that begins with the key."""
     kind, value, limits = error["type"], shown(error["input"]), error.get("ctx", {})
     if kind == "extra_forbidden":
-        known = list(model.model_fields)
+        known = _keys(model, error["loc"][:-1])
         return f"unknown key{nearest(str(error['loc'][-1]), known)}; the keys are {', '.join(known) or 'none'}"
     if kind == "literal_error":
         allowed = re.findall("'([^']*)'", limits["expected"])
@@ -28,6 +28,16 @@ def in_plain_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     if kind in _WANTED:
         return _WANTED[kind].format(**limits) + ("" if kind in _WITHOUT_VALUE else f", not {value}")
     return f"{error['msg'][:1].lower()}{error['msg'][1:]}, not {value}"
+
+
+def _keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The keys of the record at `path` inside `model`."""
+    for name in path:
+        inner = model.model_fields[str(name)].annotation if str(name) in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
 
 
 _WITHOUT_VALUE = ("missing", "string_too_short", "string_too_long")

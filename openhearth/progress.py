@@ -155,7 +155,7 @@ class LiveDisplay(Display):
     def __exit__(self, *error: object) -> None:
         if self.live.is_started:
             self.live.stop()
-            if any(row.state in ("running", "made") for row in self.rows.values()):
+            if error[0] is not None:  # how far it came; at a good end the report says more
                 self.console.print(self.render())
 
     def begin(self, recipe: Recipe, folder: Path, kinds: Sequence[str]) -> None:

@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from openhearth import run_folder
-from openhearth.errors import HearthError
+from openhearth.errors import DamagedError, HearthError
 from openhearth.ledger import Json, Ledger, read_json
 from openhearth.runner import latest_stages
 
 
 def ledger_facts(folder: Path) -> Json:
     """A run as a table of its stages in order, with totals. Raises HearthError when there is no ledger, or a damaged one."""
-    entries = Ledger(folder / run_folder.LEDGER).entries()
+    path = folder / run_folder.LEDGER
+    entries = Ledger(path).entries()
+    try:
+        return _facts(folder, entries)
+    except (KeyError, TypeError) as error:
+        raise DamagedError(f"{path}: an entry lacks {error}; it was not written by this version of hearth") from None
+
+
+def _facts(folder: Path, entries: Sequence[Json]) -> Json:
     begun = [entry for entry in entries if entry["event"] == "run"]
     if not begun:
         raise HearthError(f"{folder}: nothing is made here yet")

@@ -18,7 +18,8 @@ from openhearth.serve.terminal import harmless
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 100
-SAMPLE_LINES = 16
+SAMPLE_LINES = 10
+BAR = 16
 
 
 def show(facts: Json, console: Console | None = None) -> None:
@@ -66,8 +67,9 @@ def _summary(facts: Json) -> RenderableType:
     pieces = []
     if facts["parameters"]:
         pieces.append(f"{quantity(facts['parameters'])} parameters")
-    trained = {stage["stage"]: stage["tokens"] for stage in facts["stages"] if stage["stage"] in ("pretrain", "sft") and stage["tokens"]}
-    pieces += [f"{quantity(tokens)} tokens of {kind}" for kind, tokens in trained.items()]
+    tokens = [stage["tokens"] for stage in facts["stages"] if stage["stage"] in ("pretrain", "sft") and stage["tokens"]]
+    if tokens:
+        pieces.append(f"trained on {quantity(sum(tokens))} tokens")
     pieces.append(f"{say_seconds(facts['total']['seconds'])} of a budget of {facts['budget']}")
     lines = [Text(" · ".join(pieces))]
     if facts["release"]:
@@ -120,11 +122,11 @@ def _bits(facts: Json) -> RenderableType | None:
     rows += [(name, figure, "") for name, figure in (figures.get("baselines") or {}).items()]
     shown = [(name, figure, style) for name, figure, style in rows if figure]
     longest = max(figure["value"] for _, figure, _ in shown)
-    table = _table("", "", "95 % interval", "", numbers=1)
+    table = _table("", "", "", "", numbers=1)
     table.show_header = False
     for name, figure, style in shown:
         value, interval = Text(f"{figure['value']:.3f}", style=style), Text(_interval(figure, "{:.3f}"), style="dim")
-        table.add_row(Text(name, style=style), value, interval, _bar(figure["value"] / longest, style or "dim"))
+        table.add_row(Text(name, style=style, overflow="fold"), value, interval, _bar(figure["value"] / longest, style or "dim"))
     size = f"{figures['documents']:,} documents, {quantity(figures['bytes'])}B"
     return Group(table, Text(f"on {size}; the range is a 95 % interval over documents", style="dim"))
 
@@ -150,7 +152,8 @@ def _samples(facts: Json) -> RenderableType | None:
     for number, sample in enumerate(samples):
         prompt, answer = harmless(sample["prompt"]).strip(), harmless(sample["answer"]).rstrip()
         lines = answer.strip("\n").split("\n")
-        cut = [*lines[:SAMPLE_LINES], "..."] if len(lines) > SAMPLE_LINES else lines
+        more = len(lines) - SAMPLE_LINES
+        cut = [*lines[:SAMPLE_LINES], f"... ({more} more {'lines' if more > 1 else 'line'})"] if more > 0 else lines
         parts += [Text()] if number else []
         parts.append(_beside("you  ", Text(_short(prompt, 600), style="cyan")))
         parts.append(_beside("model", Text("\n".join(cut))))
@@ -193,7 +196,7 @@ def _table(*columns: str, numbers: int) -> Table:
     return table
 
 
-def _bar(share: float, style: str = "cyan", width: int = 24) -> Text:
+def _bar(share: float, style: str = "cyan", width: int = BAR) -> Text:
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     return Text("█" * (eighths // 8) + (" ▏▎▍▌▋▊▉"[eighths % 8] if eighths % 8 else ""), style=style.replace("bold ", ""))
 

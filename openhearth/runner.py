@@ -118,13 +118,13 @@ def run(
         recipe = recipe.with_text(text)
     kinds = recipe.up_to(until)
     followed = plan if plan is None or isinstance(plan, Mapping) else read_plan(Path(plan))
-    recipe = recipe.resolved(followed)
+    resolved = recipe.resolved(followed)
     given = given or {}
     for kind in kinds:
         if kind not in given:
-            recipe.stages[kind].preflight()
+            resolved.stages[kind].preflight()
     place = Path(folder) if folder is not None else run_folder.RUNS / recipe.name
-    walk = _Walk(recipe, place, kinds, until, given, watcher or Watcher())
+    walk = _Walk(recipe, resolved.stages, place, kinds, until, given, watcher or Watcher())
     try:
         with _sigterm_unwinds(), run_folder.opened(place):
             return walk.run()
@@ -152,6 +152,8 @@ def read_plan(path: Path) -> Mapping[str, Any]:
 @dataclass
 class _Walk:
     recipe: Recipe
+    """As it was written, options of the command line included: what it takes from the run stands with each stage's entry."""
+    stages: Mapping[str, Stage]
     folder: Path
     kinds: tuple[str, ...]
     until: str | None
@@ -170,7 +172,7 @@ class _Walk:
             if kind in self.given:
                 self._take(kind, self.given[kind])
             else:
-                self._stage(kind, self.recipe.stages[kind])
+                self._stage(kind, self.stages[kind])
         if self.until is None and (not self.entries or self.entries[-1]["event"] != "done"):
             self._append("done", **done_facts(self.entries, self.made))
         if "release" in self.made and (release := self.made["release"].path / "release").is_dir():

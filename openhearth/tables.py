@@ -21,32 +21,28 @@ def ledger(facts: Json) -> None:
     console = Console(highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     table.add_column("stage", no_wrap=True)
-    table.add_column("from", overflow="fold", ratio=1, min_width=18)
+    table.add_column("from", overflow="fold")
     table.add_column("made", no_wrap=True)
-    for name in ("predicted", "seconds", "share", "tokens", "FLOPs"):
+    for name in ("seconds", "share", "tokens", "FLOPs"):
         table.add_column(name, justify="right", no_wrap=True)
+    order = [stage["stage"] for stage in facts["stages"]]
+    shown = {stage["stage"]: stage["digest"] for stage in facts["stages"]}
     for stage in facts["stages"]:
-        inputs = " ".join(f"{kind}:{digest[:DIGITS]}" for kind, digest in stage["inputs"].items())
-        guess = stage["predicted_seconds"]
+        inputs = ", ".join(  # by name; with the digest where it is not the one that this table shows
+            kind if shown.get(kind) == digest else f"{kind} {digest[:DIGITS]}"
+            for kind, digest in sorted(stage["inputs"].items(), key=lambda item: order.index(item[0]) if item[0] in order else -1)
+        )
         table.add_row(
             stage["stage"] + ("*" if stage["resumed"] else ""),
             Text(inputs, style="dim"),
             stage["digest"][:DIGITS],
-            "" if guess is None else f"{guess:,.1f}",
             f"{stage['seconds']:,.1f}",
             f"{stage['share']:.1%}",
             quantity(stage["tokens"]),
-            quantity(stage["flops"]),
+            _flops(stage["flops"]),
         )
     total = facts["total"]
-    guess = total["predicted_seconds"]
-    cells = [
-        "" if guess is None else f"{guess:,.1f}",
-        f"{total['seconds']:,.1f}",
-        "100.0%",
-        quantity(total["tokens"]),
-        quantity(total["flops"]),
-    ]
+    cells = [f"{total['seconds']:,.1f}", "100.0%", quantity(total["tokens"]), _flops(total["flops"])]
     table.add_row("total", "", "", *cells, style="bold")
     machine = facts["environment"]
     console.print(
@@ -58,6 +54,10 @@ def ledger(facts: Json) -> None:
     console.print(table)
     if any(stage["resumed"] for stage in facts["stages"]):
         console.print(Text("* was interrupted and went on; its seconds are those of all attempts", style="dim"))
+
+
+def _flops(value: float | None) -> str:
+    return "" if value is None else f"{value:.2e}"
 
 
 def runs(folder: Path, found: list[Json]) -> None:
