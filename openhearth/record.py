@@ -141,7 +141,7 @@ def json_lines(path: Path | None) -> list[dict[str, Any]]:
 
 
 def find_runs(folder: Path) -> list[Json]:
-    """Every run in a folder, the newest first; one that cannot be read is listed with the reason."""
+    """Every run in a folder, the newest first; one that cannot be read is listed as such, with the reason."""
     if not folder.is_dir():
         if folder == run_folder.RUNS or not folder.exists():
             return []
@@ -156,6 +156,7 @@ def find_runs(folder: Path) -> list[Json]:
             if facts["evaluation"] is not None:
                 row["bits_per_byte"] = facts["evaluation"]["bits_per_byte"].get("sft", {}).get("value")
         except HearthError as error:
-            row["state"] = f"not readable: {error}" if (path / run_folder.LEDGER).exists() else "not begun"
+            begun = (path / run_folder.LEDGER).exists()
+            row |= {"state": "not readable", "reason": str(error)} if begun else {"state": "not begun"}
         found.append(row)
     return sorted(found, key=lambda row: row["date"], reverse=True)
