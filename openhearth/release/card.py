@@ -220,10 +220,7 @@ def _making(folder: Path) -> str:
 
 def _stages(folder: Path) -> str:
     rows = ["| stage | seconds | tokens | FLOPs | artifact |", "|---|---:|---:|---:|---|"]
-    last: dict[str, Json] = {}
-    for entry in Ledger(folder / layout.LEDGER).entries():
-        if isinstance(entry.get("stage"), str) and isinstance(entry.get("digest"), str):
-            last[entry["stage"]] = entry
+    last = layout.stages_in(Ledger(folder / layout.LEDGER).entries())
     for kind in layout.KINDS:
         if kind not in last:
             continue

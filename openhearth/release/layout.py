@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from openhearth.ledger import Json
 
@@ -58,16 +57,6 @@ def artifact_record(kind: str) -> str:
     return f"training/{kind}/artifact.json"
 
 
-def kinds_of(folder: Path) -> list[str]:
-    """The stages whose record a release holds, in the order of the run."""
-    return [kind for kind in KINDS if (folder / artifact_record(kind)).is_file()]
-
-
-def digests_in(entries: Iterable[Json]) -> dict[str, str]:
-    """The digest of each stage's artifact as the ledger states it last."""
-    digests: dict[str, str] = {}
-    for entry in entries:
-        stage, digest = entry.get("stage"), entry.get("digest")
-        if isinstance(stage, str) and isinstance(digest, str):
-            digests[stage] = digest
-    return digests
+def stages_in(entries: Iterable[Json]) -> dict[str, Json]:
+    """The ledger's last entry on each stage's artifact, by kind of stage."""
+    return {entry["stage"]: entry for entry in entries if isinstance(entry.get("stage"), str) and isinstance(entry.get("digest"), str)}

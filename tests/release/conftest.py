@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from openhearth.data.tokenizer import Tokenizer
-from openhearth.ledger import Artifact, Ledger, digest_bytes, seal, write_json
+from openhearth.ledger import Artifact, Ledger, artifact_digest, canonical_json, digest_bytes, digest_file, read_json, seal, write_json
 from openhearth.model.config import ModelConfig
 from openhearth.model.hf import save_model, tensor_shapes
+from openhearth.release.manifest import write_manifest
 from openhearth.release.stage import Release
 
 TEXTS = [
@@ -115,8 +116,9 @@ def make_run(run: Path, *, tied: bool = False, **settings: Any) -> Path:
         partial = run / kind / f"{key[:12]}.partial"
         partial.mkdir(parents=True)
         fill(partial)
-        made[kind] = artifact = seal(partial, run / kind / key[:12], stage=kind, key=key, facts={})
-        ledger.append("stage", stage=kind, key=key, digest=artifact.digest, seconds=1.5, facts={"tokens": 256, "flops": 1.0e9})
+        facts = {"tokens": 256, "flops": 1.0e9}
+        made[kind] = artifact = seal(partial, run / kind / key[:12], stage=kind, key=key, facts=facts)
+        ledger.append("stage", stage=kind, key=key, digest=artifact.digest, seconds=1.5, facts=facts)
         return artifact
 
     def tokenize(folder: Path) -> None:
@@ -144,6 +146,25 @@ def make_run(run: Path, *, tied: bool = False, **settings: Any) -> Path:
     stage("evaluate", evaluate)
     release = stage("release", lambda folder: Release(title="Small", **settings).run(made, folder, Quiet()))
     return release.path / "release"
+
+
+def forge(release: Path, kind: str, name: str, target: str, change: Callable[[Path], None]) -> None:
+    """Change the released copy of a stage's file, and the artifact's table, the ledger and the manifest with it: what a liar would do."""
+    change(release / target)
+    record = read_json(release / f"training/{kind}/artifact.json")
+    record["files"][name] = {"sha256": digest_file(release / target), "bytes": (release / target).stat().st_size}
+    record["digest"] = artifact_digest(record["files"])
+    write_json(release / f"training/{kind}/artifact.json", record)
+    before, lines = "", []
+    for line in (release / "ledger.jsonl").read_bytes().splitlines():
+        entry = json.loads(line)
+        entry["before"] = before
+        if entry.get("stage") == kind:
+            entry["digest"] = record["digest"]
+        lines.append(canonical_json(entry))
+        before = digest_bytes(lines[-1])
+    (release / "ledger.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    write_manifest(release)
 
 
 @pytest.fixture(scope="session")

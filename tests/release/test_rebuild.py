@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from openhearth import runner
 from openhearth.errors import HearthError
-from openhearth.ledger import artifact_digest, canonical_json, digest_bytes, digest_file, read_json, write_json
+from openhearth.ledger import canonical_json, digest_bytes, read_json, write_json
 from openhearth.recipe import Recipe
 from openhearth.release.commands import rebuild_command
 from openhearth.release.compare import compare_documents
@@ -21,6 +20,8 @@ from openhearth.release.environment import differences
 from openhearth.release.manifest import find_release, write_manifest
 from openhearth.release.rebuild import rebuild
 from openhearth.release.verify import verify
+
+from .conftest import forge
 
 STEPS = 6
 WORDS = ("alpha", "beta", "gamma", "delta", "count", "total", "value", "index", "window", "matrix", "token", "reader", "writer", "folder")
@@ -109,27 +110,6 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(find_release(finished), tmp_path / "release"))
 
 
-def forge(release: Path, kind: str, name: str, change: Callable[[Path], None]) -> None:
-    """Change a file and everything that speaks of it, so that the release verifies: what a liar would do."""
-    path = release / "training" / kind / name
-    change(path)
-    record = read_json(release / f"training/{kind}/artifact.json")
-    record["files"][name] = {"sha256": digest_file(path), "bytes": path.stat().st_size}
-    record["digest"] = artifact_digest(record["files"])
-    write_json(release / f"training/{kind}/artifact.json", record)
-    before, lines = "", []
-    for line in (release / "ledger.jsonl").read_bytes().splitlines():
-        entry = json.loads(line)
-        entry["before"] = before
-        if entry.get("stage") == kind:
-            entry["digest"] = record["digest"]
-        lines.append(canonical_json(entry))
-        before = digest_bytes(lines[-1])
-    (release / "ledger.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
-    write_manifest(release)
-    assert verify(release).fault == ""
-
-
 def test_a_real_run_verifies(finished: Path) -> None:
     assert verify(finished).fault == ""
 
@@ -191,7 +171,8 @@ def test_another_loss_in_the_record_is_led_back_to_its_step(copied: Path, capsys
         rows[3]["loss"] += 1e-12
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    forge(copied, "pretrain", "steps.jsonl", change)
+    forge(copied, "pretrain", "steps.jsonl", "training/pretrain/steps.jsonl", change)
+    assert verify(copied).fault == ""
     assert rebuild_command(copied) == 0  # the weights are the same bits; the record beside them is not
     assert "bit-identical weights; beside them pretrain: step 4: loss" in capsys.readouterr().out
 
@@ -202,7 +183,8 @@ def test_another_tensor_in_the_record_is_led_back_to_step_and_name(copied: Path)
         rows[1]["tensors"]["model.layers.0.mlp.up_proj.weight"] = "0" * 64
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    forge(copied, "pretrain", "trace.jsonl", change)
+    forge(copied, "pretrain", "trace.jsonl", "training/pretrain/trace.jsonl", change)
+    assert verify(copied).fault == ""
     (difference,) = rebuild(copied).differences
     assert (difference.stage, difference.tensor) == ("pretrain", "model.layers.0.mlp.up_proj.weight")
     assert difference.step == json.loads((copied / "training/pretrain/trace.jsonl").read_text().splitlines()[1])["step"]

@@ -23,7 +23,7 @@ from openhearth.release.commands import verify_command
 from openhearth.release.manifest import clash, unsafe, write_manifest
 from openhearth.release.verify import verify
 
-from .conftest import make_run
+from .conftest import forge, make_run
 
 
 def names_of(release: Path) -> list[str]:
@@ -335,6 +335,30 @@ def test_weights_that_the_run_did_not_make_are_refused(release: Path) -> None:
     data[-1] ^= 0x80  # the sign of one weight
     path.write_bytes(bytes(data))
     assert refused(release) == "model.safetensors: not the file model.safetensors that the stage sft made"
+
+
+def test_weights_that_are_not_those_of_the_last_step_are_refused(release: Path) -> None:
+    def change(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 0x80
+        path.write_bytes(bytes(data))
+
+    forge(release, "sft", "model.safetensors", "model.safetensors", change)
+    assert verify(release).fault.startswith("training/sft/trace.jsonl: ")
+
+
+def test_facts_that_the_ledger_does_not_state_are_refused(release: Path) -> None:
+    record = read_json(release / "training/pretrain/artifact.json")
+    record["facts"]["tokens"] = 10**12
+    write_json(release / "training/pretrain/artifact.json", record)
+    assert refused(release) == "training/pretrain/artifact.json: the ledger states other facts for the stage pretrain"
+
+
+def test_a_recipe_that_the_ledger_does_not_state_is_refused(release: Path) -> None:
+    (release / "recipe.toml").write_text('name = "small"\nseed = 2\n')
+    assert refused(release).startswith("recipe.toml: not the recipe")
+    (release / "recipe.toml").write_text("= = =")
+    assert refused(release).startswith("recipe.toml: not readable")
 
 
 def test_swapped_ids_in_the_tokenizer_are_refused(release: Path) -> None:
