@@ -61,7 +61,7 @@ def proper(merges: Iterable[Merge]) -> list[Merge]:
     kept: list[Merge] = []
     for left, right in merges:
         token = left + right
-        if token not in ranks and left in ranks and right in ranks and split(token, ranks) == [left, right]:
+        if left in ranks and right in ranks and split(token, ranks) == [left, right]:
             ranks[token] = len(ranks)
             kept.append((left, right))
     return kept

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from openhearth.data import corpus as corpus_module
 from openhearth.data import places, readers
 from openhearth.data.corpus import Corpus, pieces
-from openhearth.data.documents import read_documents
+from openhearth.data.documents import Document, keyed_unit, read_documents
 from openhearth.errors import HearthError
 
 from .conftest import BOOK, SETTING, Heard, files_of, make_corpus
@@ -289,7 +289,7 @@ def test_pieces_are_bounded_and_joined_again_they_are_the_text(text: str, length
 
 def test_a_text_is_cut_after_a_paragraph_if_there_is_one_else_a_line_else_a_word() -> None:
     assert pieces("a", "one one\ntwo\n\nthree three", 20)[0][1] == "one one\ntwo\n\n"
-    assert pieces("a", "one one\r\ntwo\r\n\r\nthree", 20)[0][1] == "one one\r\ntwo\r\n\r\n"
+    assert pieces("a", "one one\r\ntwo\r\n\r\nx\r\nthree", 20)[0][1] == "one one\r\ntwo\r\n\r\n"
     assert pieces("a", "one two three\nfour five six", 20)[0][1] == "one two three\n"
     assert pieces("a", "one two three four five six", 20)[0][1] == "one two three four "
     assert pieces("a", "é" * 20, 21)[0][1] == "é" * 10
@@ -302,12 +302,19 @@ def test_a_single_small_book_is_split_in_two_sides(tmp_path: Path, write: Write)
     assert sides["heldout"] > 0.03 * len(BOOK) and sides["train"] > 0.5 * len(BOOK)
 
 
-@pytest.mark.parametrize("key", [str(number) for number in range(20)])
-def test_neither_side_is_next_to_empty_whatever_the_key(tmp_path: Path, write: Write, key: str) -> None:
-    write("large.jsonl", jsonl(*({"text": f"{number} " + BOOK[number * 300 : number * 300 + 4_000]} for number in range(7))))
-    out, _ = make_corpus(tmp_path / "out", source="text", text=(str(tmp_path / "text"),), split_key=key)
-    sides = json.loads((out / "report.json").read_text())["bytes"]
-    assert 0.03 <= sides["heldout"] / sum(sides.values()) <= 0.5
+@settings(max_examples=300, deadline=None)
+@given(sizes=st.lists(st.integers(1, 5_000), min_size=2, max_size=12), key=st.text(max_size=5), share=st.floats(0.01, 0.49))
+def test_neither_side_is_next_to_empty_whatever_the_key(sizes: list[int], key: str, share: float) -> None:
+    sizes = [20_000, *sizes]
+    documents = [Document(f"{number}", f"{number}", "text", "unknown", "", "x" * size) for number, size in enumerate(sizes)]
+    chosen = Corpus(source="text", text=("a",), held_out=share, split_key=key)._hold_out_pieces(documents, [])
+    heldout = sum(sizes[int(group)] for group in chosen)
+    assert 0 < len(chosen) < len(sizes)
+    assert heldout <= sum(sizes) / 2 or len(chosen) == 1
+    order = sorted(documents, key=lambda document: keyed_unit(key, document.uri))
+    assert chosen == {document.group for document in order[: len(chosen)]}
+    following = order[len(chosen)].bytes  # too small a side is only left where one document more would make it too large
+    assert heldout >= share * sum(sizes) / 2 or heldout + following > sum(sizes) / 2
 
 
 def test_taking_a_document_away_moves_no_other_to_another_side(tmp_path: Path, write: Write) -> None:
@@ -334,6 +341,12 @@ def test_too_little_text_is_refused_with_how_much_there_is(tmp_path: Path, write
     path = write("note.txt", BOOK[:1_234])
     with pytest.raises(HearthError, match=r"1,234 bytes of text in 1 documents \(0 left out\), at least 20,000"):
         made(tmp_path, path)
+
+
+def test_many_documents_of_too_little_text_are_refused(tmp_path: Path, write: Write) -> None:
+    write("rows.jsonl", jsonl(*({"text": f"row {number}"} for number in range(100))))
+    with pytest.raises(HearthError, match="690 bytes of text in 100 documents"):
+        made(tmp_path, tmp_path / "text")
 
 
 def test_copies_of_one_text_alone_are_refused(tmp_path: Path, write: Write) -> None:
@@ -445,7 +458,8 @@ def test_the_key_of_the_stage_changes_with_the_files(write: Write) -> None:
     stage = Corpus(source="text", text=(str(path),))
     before = stage.resolve(SETTING)
     assert stage.resolve(SETTING) == before
-    write("book.txt", BOOK + "One line more.\n")
+    write("book.txt", BOOK.swapcase())  # of the same size
+    os.utime(path, ns=(0, 0))
     assert stage.resolve(SETTING) != before
 
 

@@ -145,6 +145,8 @@ def test_a_merge_that_spells_a_known_token_or_is_never_reached_is_left_out() -> 
     merges = [(b"a", b"b"), (b"b", b"c"), (b"ab", b"c"), (b"a", b"bc"), (b"x", b"yz")]
     # "abc" is split as ab + c by the merges before; a + bc spells it again and is never reached; "yz" is no token.
     assert bpe.proper(merges) == [(b"a", b"b"), (b"b", b"c"), (b"ab", b"c")]
+    # Without ab + c, the bytes "abc" come out as ab and c, so a + bc is never reached.
+    assert bpe.proper([(b"a", b"b"), (b"b", b"c"), (b"a", b"bc")]) == [(b"a", b"b"), (b"b", b"c")]
 
 
 def test_the_fast_encoder_does_what_plain_bpe_does(tokenizer: Tokenizer) -> None:
