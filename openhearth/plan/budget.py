@@ -15,7 +15,7 @@ from openhearth.model.config import ModelConfig
 PLAN_FORMAT = "openhearth-plan/1"
 
 LADDER = ((2, 128), (4, 128), (4, 192), (4, 256), (6, 256), (6, 384), (8, 512), (12, 768))
-"""(layers, width) of the shapes tried, small to large; head_dim 64, or 32 at width 128."""
+"""(layers, width) of the shapes tried, small to large."""
 
 TOKENS_PER_PARAMETER = 0.55
 """The largest shape is taken that still sees this many tokens per matmul parameter within the budget (docs/log.md, 2026-11-24)."""
@@ -88,8 +88,8 @@ class Bench(Protocol):
 
 
 def shape(layers: int, width: int, facts: Facts) -> ModelConfig:
-    """The Qwen3-layout shape of a rung of the ladder: head_dim 64 (32 when narrower than 192), SwiGLU width 8/3 rounded to 64."""
-    head_dim = 64 if width >= 192 and width % 64 == 0 else 32
+    """The Qwen3-layout shape of a rung of the ladder: head_dim 64 (32 where 64 does not divide the width), SwiGLU width 8/3 rounded to 64."""
+    head_dim = 64 if width % 64 == 0 else 32
     if width % head_dim:
         raise RecipeError(f"plan.hidden_size is {width}; it must be a multiple of 32")
     return ModelConfig(
