@@ -40,6 +40,11 @@ ADAMW_MATRIX_RATE = 0.003
 """Peak learning rate of the matrices when AdamW updates them."""
 
 
+def context_for(budget_seconds: float) -> int:
+    """Tokens of context: on minutes of training a short window learns more per second (docs/log.md)."""
+    return 256 if budget_seconds < 600 else 512
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the plan starts from. Overrides are None where the plan decides."""
@@ -55,7 +60,7 @@ class Facts:
     machine: dict[str, Any]
     threads: int
     dtype: str
-    sequence_length: int = 512
+    sequence_length: int
     num_layers: int | None = None
     hidden_size: int | None = None
     batch_tokens: int | None = None

@@ -15,7 +15,7 @@ from openhearth.errors import DamagedError, RecipeError
 from openhearth.ledger import Ledger, read_json, write_json
 from openhearth.model.config import ModelConfig
 from openhearth.plan import hardware
-from openhearth.plan.budget import PLAN_FORMAT, Facts, derive
+from openhearth.plan.budget import PLAN_FORMAT, Facts, context_for, derive
 from openhearth.stage import Made, Setting, Stage, Tell
 from openhearth.train.settings import OptimizerName, Settings
 
@@ -32,8 +32,8 @@ class Planning(Stage):
     """Layers; decided from the budget when left out."""
     hidden_size: int | None = Field(default=None, ge=32, le=16384)
     """Width, a multiple of 32; decided from the budget when left out."""
-    sequence_length: int = Field(default=512, ge=32, le=65536)
-    """Tokens of context."""
+    sequence_length: int | None = Field(default=None, ge=32, le=65536)
+    """Tokens of context; 256 for a budget under ten minutes, else 512, when left out."""
     batch_tokens: int | None = Field(default=None, ge=32, le=2**26)
     """Tokens per update; decided from the budget when left out."""
     tokens: int | None = Field(default=None, ge=1)
@@ -95,7 +95,7 @@ class Planning(Stage):
             machine=machine,
             threads=threads,
             dtype=bench.best_dtype() if self.dtype == "auto" else self.dtype,
-            sequence_length=self.sequence_length,
+            sequence_length=self.sequence_length or context_for(self.budget_seconds),
             num_layers=self.num_layers,
             hidden_size=self.hidden_size,
             batch_tokens=self.batch_tokens,

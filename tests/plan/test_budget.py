@@ -46,6 +46,7 @@ def facts(budget_seconds: float = 300.0, **changes: Any) -> Facts:
         "machine": {"processor": "ideal"},
         "threads": 2,
         "dtype": "float32",
+        "sequence_length": 512,
     }
     return Facts(**values | changes)
 
