@@ -77,7 +77,8 @@ def say_seconds(seconds: float) -> str:
         if whole < size * (60 if name == "min" else 24) or name == "days":
             large, rest = divmod(whole, size)
             small = rest // next_size
-            return f"{large} {name} {small} {next_name}" if small else f"{large} {name}"
+            plain = f"{large} {name}".replace("1 days", "1 day") if large == 1 else f"{large} {name}"
+            return f"{plain} {small} {next_name}" if small else plain
     raise AssertionError(seconds)
 
 

@@ -23,16 +23,18 @@ def read_small(path: Path, *, limit: int, what: str, suffix: str) -> str:
     except (OSError, ValueError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise HearthError(f"{path}: cannot be opened as a {what} ({reason})") from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if stat.S_ISDIR(status.st_mode):
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
             raise HearthError(f"{path}: is a folder, not a {what}{_beside(path / 'x', suffix)}")
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(mode):
             raise HearthError(f"{path}: is not a regular file; give the {what} as a file")
-        try:
+        with os.fdopen(handle, "rb", closefd=False) as file:
             data = file.read(limit + 1)
-        except OSError as error:
-            raise HearthError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from None
+    except OSError as error:
+        raise HearthError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from None
+    finally:
+        os.close(handle)
     if len(data) > limit:
         raise HearthError(f"{path}: is larger than {limit:,} bytes, which no {what} is")
     try:
@@ -45,7 +47,7 @@ def read_small(path: Path, *, limit: int, what: str, suffix: str) -> str:
 def _beside(path: Path, suffix: str) -> str:
     """The nearest file with the right ending, in the same folder or in `recipes/`, as a question; '' when there is none."""
     found: dict[str, Path] = {}
-    for folder in (path.parent, Path("recipes")):
+    for folder in (Path("recipes"), path.parent):  # of two with one name the one beside it
         with suppress(OSError):
             found |= {file.name: file for file in sorted(folder.iterdir()) if file.suffix == suffix and file.name != "pyproject.toml"}
     near = nearest(path.name, found) or nearest(path.stem, found)

@@ -39,7 +39,8 @@ STAGES: dict[str, str] = {
 """Every kind of stage, in the order in which a recipe runs them, and the class behind it."""
 
 Table = Mapping[str, str | type[Stage]]
-Path_ = tuple[str, ...]
+Keys = tuple[str, ...]
+"""A key and the tables around it: ("sft", "epochs")."""
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -158,11 +159,14 @@ class _Places:
     """Where each key was written: a line of the file, or an option of the command line."""
 
     where: str
-    lines: Mapping[Path_, int]
-    given: dict[Path_, str] = field(default_factory=dict)
+    lines: Mapping[Keys, int]
+    given: dict[Keys, str] = field(default_factory=dict)
 
-    def of(self, path: Path_) -> str:
+    def of(self, path: Keys) -> str:
         """'recipe.toml:12' or '--set sft.epochs=2' for the key, else for the nearest table that holds it."""
+        for given in self.given:
+            if len(path) > 1 and given[: len(path)] == path:  # a table that the option wrote
+                return self.given[given]
         for length in range(len(path), 0, -1):
             if (option := self.given.get(path[:length])) is not None:
                 return option
@@ -170,7 +174,7 @@ class _Places:
                 return f"{self.where}:{line}"
         return self.where
 
-    def error(self, path: Path_, what: str) -> RecipeError:
+    def error(self, path: Keys, what: str) -> RecipeError:
         """An error at a key: place, [stage], key, what is wrong."""
         key = path[0] if len(path) == 1 else f"[{path[0]}] {'.'.join(path[1:])}" if path else ""
         return RecipeError(f"{self.of(path)}: {key}: {what}" if key else f"{self.of(path)}: {what}")
@@ -211,7 +215,7 @@ def _set(content: dict[str, Any], option: str, places: _Places, table: Table) ->
         here[path[-1]] = value.strip()
 
 
-def _wants_text(path: Path_, table: Table) -> bool:
+def _wants_text(path: Keys, table: Table) -> bool:
     """Whether the key is a text, so that `--set name=2024` means the text 2024."""
     model: type[BaseModel] | None = Header if len(path) == 1 else stage_class(path[0], table) if path[0] in table else None
     known = model.model_fields.get(path[-1]) if model is not None and len(path) <= 2 else None
@@ -261,7 +265,7 @@ def stage_class(kind: str, table: Table = STAGES) -> type[Stage]:
     return found
 
 
-def _refuse_odd_values(path: Path_, value: Any, places: _Places) -> None:
+def _refuse_odd_values(path: Keys, value: Any, places: _Places) -> None:
     """What TOML can say and no setting is: dates, numbers that are not finite or do not fit 64 bits."""
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
