@@ -8,6 +8,7 @@ artifacts that it says it needs, so the key covers all it reads.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 import threading
@@ -39,7 +40,9 @@ from openhearth.ledger import (
     write_json,
 )
 from openhearth.recipe import Recipe
-from openhearth.stage import Stage, Tell
+from openhearth.stage import Stage
+from openhearth.watch import Teller
+from openhearth.watch import Watcher as Watcher
 
 PLAN_FORMAT = "openhearth-plan/1"
 MAX_PLAN_BYTES = 1_000_000
@@ -48,29 +51,8 @@ MIN_FREE_BYTES = 300_000_000
 KEY_LENGTH = 12
 """Hex digits of a key in the name of its folder."""
 NOTES = "stage.json"
-"""Seconds and measurements of a stage, in its `telemetry/`: the ledger's line can be written from it after a kill."""
-
-
-class Watcher:
-    """Whoever looks on; every method may be overridden, none has to be."""
-
-    def begin(self, recipe: Recipe, folder: Path, kinds: Sequence[str]) -> None:
-        """The run is about to walk `kinds`."""
-
-    def reused(self, kind: str, entry: Json) -> None:
-        """A stage is already made."""
-
-    def started(self, kind: str) -> None:
-        """A stage is being made."""
-
-    def progress(self, kind: str, done: float, total: float, figures: Mapping[str, float | str]) -> None:
-        """News of the stage that is being made."""
-
-    def note(self, kind: str, text: str) -> None:
-        """A line that a person should read now."""
-
-    def finished(self, kind: str, entry: Json, artifact: Artifact) -> None:
-        """A stage is made and written down."""
+"""Facts, seconds and measurements of a stage, in its `telemetry/`; the last file to be written before the stage is sealed, so that
+after a kill the seal and the ledger's line can follow from it."""
 
 
 @dataclass(frozen=True)
@@ -238,31 +220,44 @@ class _Walk:
         for artifact in needed.values():
             artifact.check()
         partial = final.with_name(final.name + ".partial")
-        tell = _Tell(kind, self.watcher)
         try:
-            if partial.exists() and not stage.resumes:
-                shutil.rmtree(partial)
-            partial.mkdir(parents=True, exist_ok=True)
-            resumed = any(partial.iterdir())
-            stage.run(needed, partial, tell)
-            notes: Json = {"seconds": tell.seconds_since(began), "resumed": resumed, "measured": tell.measured}
-            (partial / TELEMETRY).mkdir(exist_ok=True)
-            write_json(partial / TELEMETRY / NOTES, notes)
-            made = seal(partial, final, stage=kind, key=key, facts=tell.facts)
+            notes = _read_notes(partial)  # a kill while it was being sealed: it only has to be sealed
+            if notes is None:
+                notes = self._work(stage, needed, partial, began)
+            sealing = time.monotonic()
+            made = seal(partial, final, stage=kind, key=key, facts=notes["facts"])
+            notes = {**notes, "seconds": round(notes["seconds"] + time.monotonic() - sealing, 3)}
         except Exception as error:
             if isinstance(error, HearthError) and not stage.resumes:
                 _discard(partial)
             if not isinstance(error, HearthError) and _is_disk_full(error):
                 raise DiskFullError(str(disk_error(OSError(errno.ENOSPC, ""), partial))) from error
             raise
-        notes["seconds"] = tell.seconds_since(began)
         entry = self._append("stage", **self._entry(described, made, notes))
         self.watcher.finished(kind, entry, made)
         return made
 
+    def _work(self, stage: Stage, needed: Mapping[str, Artifact], partial: Path, began: float) -> Json:
+        """Let the stage fill `partial`; gives its facts and measurements, which are written down last, when all else is on the disk."""
+        if partial.exists() and not stage.resumes:
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        resumed = any(partial.iterdir())
+        tell = Teller(stage.kind, self.watcher)
+        stage.run(needed, partial, tell)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        seconds = round(time.monotonic() - began + float(tell.measured.get("seconds_before", 0.0)), 3)
+        notes = {"facts": tell.facts, "seconds": seconds, "resumed": resumed, "measured": tell.measured}
+        (partial / TELEMETRY).mkdir(exist_ok=True)
+        write_json(partial / TELEMETRY / NOTES, notes)
+        return notes
+
     def _entry(self, described: Json, artifact: Artifact, notes: Json) -> Json:
         folder = artifact.path.relative_to(self.folder).as_posix()
-        return {**described, "key": artifact.key, "digest": artifact.digest, "folder": folder, "facts": artifact.facts, **notes}
+        return {**described, "key": artifact.key, "digest": artifact.digest, "folder": folder, **notes}
 
     def _begin(self) -> None:
         """Before the first thing that is written: is there room, and what is this run?"""
@@ -280,34 +275,6 @@ class _Walk:
         entry = self.ledger.append(event, **fields)
         self.entries.append(entry)
         return entry
-
-
-class _Tell:
-    """What a stage says: progress and notes go to the watcher, facts and measurements are kept for the ledger."""
-
-    def __init__(self, kind: str, watcher: Watcher) -> None:
-        self.kind, self.watcher = kind, watcher
-        self.facts: Json = {}
-        self.measured: Json = {}
-
-    def progress(self, done: float, total: float, **figures: float | str) -> None:
-        self.watcher.progress(self.kind, done, total, figures)
-
-    def note(self, text: str) -> None:
-        self.watcher.note(self.kind, text)
-
-    def record(self, **facts: Any) -> None:
-        self.facts.update(facts)
-
-    def measure(self, **figures: Any) -> None:
-        self.measured.update(figures)
-
-    def seconds_since(self, began: float) -> float:
-        """Seconds of this process, and of killed ones before it as far as their work was kept."""
-        return round(time.monotonic() - began + float(self.measured.get("seconds_before", 0.0)), 3)
-
-
-_: type[Tell] = _Tell
 
 
 # -- what the ledger says ---------------------------------------------------------------------------------------------------
@@ -353,6 +320,13 @@ def _is_disk_full(error: BaseException) -> bool:
     """Also for libraries that hide the error number in their text."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return (isinstance(error, OSError) and error.errno in full) or "No space left on device" in str(error)
+
+
+def _read_notes(partial: Path) -> Json | None:
+    """What a stage left written down when its work was complete; None when it is not."""
+    path = partial / TELEMETRY / NOTES
+    notes: Json | None = read_json(path) if path.is_file() else None
+    return notes
 
 
 def _discard(partial: Path) -> None:

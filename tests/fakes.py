@@ -79,7 +79,7 @@ class Count(Stage):
             time.sleep(self.seconds)
             (out / f"{step:04}.step").write_text(f"{text} {self.seed} {step}")
             tell.progress(step, self.steps, loss=1 / step, tokens_per_second=10.0)
-        (out / "telemetry").mkdir()
+        (out / "telemetry").mkdir(exist_ok=True)
         (out / "telemetry" / "clock.txt").write_text(str(time.time()))
         tell.record(tokens=10 * self.steps, flops=60 * self.steps)
         tell.measure(tokens_per_second=10.0)
