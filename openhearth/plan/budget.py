@@ -31,8 +31,8 @@ UPDATES_WANTED = 250
 
 SMALLEST_BATCH, LARGEST_BATCH = 4096, 65536
 
-REFERENCE_RATES = {"matrix": 0.03, "embedding": 0.3, "head": 0.008, "gain": 0.01}
-"""Peak learning rates at REFERENCE_BATCH, swept on shape 4 x 256 (docs/log.md)."""
+REFERENCE_RATES = {"matrix": 0.04, "embedding": 0.2, "head": 0.015, "gain": 0.01}
+"""Peak learning rates at REFERENCE_BATCH, swept on shape 2 x 128 (docs/log.md)."""
 
 REFERENCE_BATCH = 8192
 
@@ -93,7 +93,7 @@ class Bench(Protocol):
 
 
 def shape(layers: int, width: int, facts: Facts) -> ModelConfig:
-    """The Qwen3-layout shape of a rung of the ladder: head_dim 64 (32 where 64 does not divide the width), SwiGLU width 8/3 rounded to 64."""
+    """The Qwen3-layout shape of a rung of the ladder: head_dim 64 (32 where 64 does not divide it), SwiGLU 8/3 rounded to 64."""
     head_dim = 64 if width % 64 == 0 else 32
     if width % head_dim:
         raise RecipeError(f"plan.hidden_size is {width}; it must be a multiple of 32")
