@@ -33,6 +33,13 @@ def _examples(*lines: str) -> str:
     return "Examples:\n\n" + "\n\n".join(lines)
 
 
+def _stages(incomplete: str) -> list[str]:
+    """For completion by the shell."""
+    from openhearth.recipe import STAGES
+
+    return [kind for kind in STAGES if kind.startswith(incomplete)]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON on the standard output.")]
 Release = Annotated[Path, typer.Argument(metavar="DIR", help="A release, or the folder of a run.", show_default=False)]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token; higher is more varied.", min=0.0, max=100.0)]
@@ -61,7 +68,7 @@ def run(
     recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A TOML file; without it recipes/laptop.toml.")] = None,
     budget: Annotated[str | None, typer.Option(metavar="TIME", help="Time for the whole run: '90 s', '5 min', '1 h 30 min'.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key of the recipe.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.", autocompletion=_stages)] = None,
     dir_: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the run; by default runs/NAME.")] = None,
     text: Annotated[list[str] | None, typer.Option(metavar="PATH...", help="Your own text: one or more files and folders.")] = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Follow this plan.json instead of measuring this machine.")] = None,
