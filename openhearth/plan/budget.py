@@ -146,7 +146,8 @@ class _Draft:
         return self.bench.step_seconds(config, self.settings(config, batch_tokens, 1000, 1.0))
 
     def smallest_batch(self) -> int:
-        return self.facts.batch_tokens or max(SMALLEST_BATCH, self.facts.sequence_length)
+        sequence = self.facts.sequence_length
+        return self.facts.batch_tokens or max(sequence, SMALLEST_BATCH // sequence * sequence)
 
 
 def evaluation_plan(facts: Facts, bench: Bench, config: ModelConfig) -> tuple[dict[str, int], float]:
@@ -216,8 +217,8 @@ def choose_batch(draft: _Draft, config: ModelConfig, seconds: float, training_se
 
 def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
     """The content of `plan.json`. Raises RecipeError when an override cannot work."""
-    if facts.sequence_length > (facts.batch_tokens or LARGEST_BATCH):
-        raise RecipeError(f"plan.batch_tokens ({facts.batch_tokens}) is less than one sequence ({facts.sequence_length} tokens)")
+    if facts.batch_tokens is not None and facts.batch_tokens % facts.sequence_length:
+        raise RecipeError(f"plan.batch_tokens ({facts.batch_tokens}) is not a multiple of the sequence length ({facts.sequence_length})")
     draft = _Draft(facts, bench)
     spent = sum(facts.spent.values())
     draft.why.append(

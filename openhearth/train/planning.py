@@ -30,7 +30,7 @@ class Planning(Stage):
     """Seconds for the whole run; taken from the recipe's `budget`."""
     num_layers: int | None = Field(default=None, ge=1, le=200)
     """Layers; decided from the budget when left out."""
-    hidden_size: int | None = Field(default=None, ge=32, le=16384)
+    hidden_size: int | None = Field(default=None, ge=32, le=16384, multiple_of=32)
     """Width, a multiple of 32; decided from the budget when left out."""
     sequence_length: int | None = Field(default=None, ge=32, le=65536)
     """Tokens of context; 256 for a budget under ten minutes, else 512, when left out."""
@@ -54,6 +54,24 @@ class Planning(Stage):
     def resolve(self, setting: Setting) -> Planning:
         followed = dict(setting.followed_plan) if setting.followed_plan is not None else None
         return self.model_copy(update={"budget_seconds": self.budget_seconds or setting.budget_seconds, "followed": followed})
+
+    def preflight(self) -> None:
+        if self.followed is not None:
+            check_plan(self.followed, "the recorded plan")
+            return
+        assert self.budget_seconds is not None, "resolve() fills in the budget"
+        sequence = self.sequence_length or context_for(self.budget_seconds)
+        if self.batch_tokens is not None and self.batch_tokens % sequence:
+            raise RecipeError(f"plan.batch_tokens is {self.batch_tokens}; it must be a multiple of the sequence length, {sequence}")
+        if self.threads is not None and self.threads > 4 * hardware.usable_threads():
+            raise RecipeError(f"plan.threads is {self.threads}; this machine has {hardware.usable_threads()} processors")
+        # weights, gradients, two moments and an accumulator in fp32, of matrices 4 d^2 + 8 d^2 a layer
+        needed = 20 * 12 * (self.num_layers or 1) * (self.hidden_size or 128) ** 2
+        memory = hardware.memory_bytes()
+        if memory is not None and needed > memory:
+            raise RecipeError(
+                f"plan.num_layers x plan.hidden_size need {needed / 1e9:,.0f} GB to train, this machine has {memory / 1e9:,.0f} GB; lower them"
+            )
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         summary = read_json(made["tokenizer"].path / "summary.json")

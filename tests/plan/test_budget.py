@@ -11,7 +11,7 @@ import pytest
 from openhearth.errors import RecipeError
 from openhearth.model.config import ModelConfig
 from openhearth.plan.budget import LADDER, MAX_EPOCHS, TOKENS_PER_PARAMETER, Facts, derive, shape
-from openhearth.train.planning import check_plan
+from openhearth.train.planning import Planning, check_plan
 
 
 class IdealMachine:
@@ -115,3 +115,13 @@ def test_a_plan_with_a_broken_part_is_refused(damage: dict[str, Any]) -> None:
 def test_planning_needs_no_torch() -> None:
     code = "import sys, openhearth.plan.budget, openhearth.plan.hardware, openhearth.train.planning; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"batch_tokens": 1000, "sequence_length": 256}, {"threads": 4000}, {"num_layers": 200, "hidden_size": 16384}],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_made(settings: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"plan\."):
+        Planning(budget_seconds=60, **settings).preflight()
+    Planning(budget_seconds=60, batch_tokens=1024, sequence_length=256, threads=1, num_layers=2, hidden_size=128).preflight()
