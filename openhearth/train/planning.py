@@ -70,7 +70,8 @@ class Planning(Stage):
         memory = hardware.memory_bytes()
         if memory is not None and needed > memory:
             raise RecipeError(
-                f"plan.num_layers x plan.hidden_size need {needed / 1e9:,.0f} GB to train, this machine has {memory / 1e9:,.0f} GB; lower them"
+                f"plan.num_layers and plan.hidden_size need {needed / 1e9:,.0f} GB to train, this machine has {memory / 1e9:,.0f} GB; "
+                "lower them"
             )
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:

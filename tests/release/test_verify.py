@@ -175,7 +175,8 @@ def test_files_that_run_code_when_loaded_are_refused(release: Path, name: str) -
 def test_a_configuration_that_is_not_ours_is_refused(release: Path, key: str, value: Any) -> None:
     config = read_json(release / "config.json")
     (release / "config.json").write_text(json.dumps({**config, key: value}))
-    assert refused(release).startswith(("config.json: ", "model.safetensors: ", "tokenizer.json: "))
+    fault = refused(release)
+    assert fault.startswith(("config.json: ", "model.safetensors: ", "tokenizer.json: ")) and "that the stage" not in fault
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"[" * 100_000, b'{"a":1,"a":2}', b"\xff\xfe", b"1" * 10_000, b'{"model_type": {}}', b"null"])
@@ -223,6 +224,23 @@ def test_names_that_are_not_safe_are_refused(release: Path, name: str) -> None:
     content["files"][name] = {"sha256": "0" * 64, "bytes": 1}
     (release / "MANIFEST.json").write_text(json.dumps(content))
     assert verify(release).fault.startswith("MANIFEST.json: ")
+
+
+def test_a_root_digest_that_is_not_that_of_the_table_is_refused(release: Path) -> None:
+    content = read_json(release / "MANIFEST.json")
+    write_json(release / "MANIFEST.json", {**content, "root": "0" * 64})
+    assert verify(release).fault == "MANIFEST.json: the root digest is not the digest of the list of files"
+
+
+def test_a_listed_file_of_another_size_is_named_with_both_sizes(release: Path) -> None:
+    size = (release / "LICENSE").stat().st_size
+    (release / "LICENSE").write_bytes(b"x")
+    assert verify(release).fault == f"LICENSE: 1 bytes, MANIFEST.json lists {size:,}"
+
+
+def test_one_file_under_two_listed_names_is_refused(release: Path) -> None:
+    os.link(release / "README.md", release / "data/README.md")
+    assert "a hard link" in refused(release)
 
 
 def test_names_that_clash_are_found() -> None:
@@ -288,25 +306,28 @@ def mutate_metadata(header: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        mutate_overlap,
-        mutate_missing,
-        mutate_shape,
-        mutate_dtype,
-        mutate_negative,
-        mutate_huge,
-        mutate_field,
-        mutate_boolean,
-        mutate_metadata,
+        (mutate_overlap, "begins at"),
+        (mutate_missing, "tensor model.norm.weight is missing"),
+        (mutate_shape, "has shape"),
+        (mutate_dtype, "has dtype 'I32'"),
+        (mutate_negative, "are not two positions"),
+        (mutate_huge, "its shape"),
+        (mutate_field, "is not a dtype, a shape and two offsets"),
+        (mutate_boolean, "is not a list of sizes"),
+        (mutate_metadata, "the metadata are not texts"),
     ],
 )
-def test_a_header_that_does_not_describe_the_weights_is_refused(release: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def test_a_header_that_does_not_describe_the_weights_is_refused(
+    release: Path, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
     path = release / "model.safetensors"
     header, body = header_of(path.read_bytes())
     change(header)
     path.write_bytes(safetensors(json.dumps(header), body))
-    assert refused(release).startswith("model.safetensors: ")
+    fault = refused(release)
+    assert fault.startswith("model.safetensors: ") and words in fault
 
 
 def test_a_tensor_given_twice_and_bytes_behind_the_last_tensor_are_refused(release: Path) -> None:
@@ -347,6 +368,13 @@ def test_weights_that_are_not_those_of_the_last_step_are_refused(release: Path) 
     assert verify(release).fault.startswith("training/sft/trace.jsonl: ")
 
 
+def test_a_table_of_an_artifact_that_does_not_have_its_digest_is_refused(release: Path) -> None:
+    record = read_json(release / "training/corpus/artifact.json")
+    record["files"]["other"] = {"sha256": "0" * 64, "bytes": 1}
+    write_json(release / "training/corpus/artifact.json", record)
+    assert refused(release) == "training/corpus/artifact.json: its digest is not that of its list of files"
+
+
 def test_facts_that_the_ledger_does_not_state_are_refused(release: Path) -> None:
     record = read_json(release / "training/pretrain/artifact.json")
     record["facts"]["tokens"] = 10**12
@@ -376,6 +404,13 @@ def test_a_tokenizer_that_would_take_forever_is_refused(release: Path) -> None:
     assert "a merge makes a token of more than" in refused(release)
 
 
+def test_a_tokenizer_that_the_tokenizers_library_reads_otherwise_is_refused(made_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openhearth.data.tokenizer import Tokenizer
+
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text: list(text.encode()))
+    assert "has other ids in the tokenizers library" in verify(made_release).fault
+
+
 @pytest.mark.parametrize("template", ["{{ ''.__class__.__mro__ }}", "{{ 'a' * 10**9 }}", "", "{% for"])
 def test_a_chat_template_that_is_not_ours_is_refused(release: Path, template: str) -> None:
     (release / "chat_template.jinja").write_text(template)
@@ -403,6 +438,16 @@ def test_a_text_that_does_not_have_its_digest_is_found(release: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
     faults = [finding.detail for finding in verify_all(release) if not finding.ok]
     assert "data/documents.parquet: the text of document m3 is not the one that its sha256 states" in faults
+
+
+def test_a_document_that_stands_there_twice_is_found(release: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = release / "data/documents.parquet"
+    rows = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist([*rows, rows[0]]), path)
+    assert any("stands there twice" in finding.detail for finding in verify_all(release))
 
 
 def test_a_text_on_both_sides_of_the_split_is_found(release: Path) -> None:
