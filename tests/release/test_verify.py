@@ -176,7 +176,11 @@ def test_a_configuration_that_is_not_ours_is_refused(release: Path, key: str, va
     config = read_json(release / "config.json")
     (release / "config.json").write_text(json.dumps({**config, key: value}))
     fault = refused(release)
-    assert fault.startswith(("config.json: ", "model.safetensors: ", "tokenizer.json: ")) and "that the stage" not in fault and "Error" not in fault
+    assert (
+        fault.startswith(("config.json: ", "model.safetensors: ", "tokenizer.json: "))
+        and "that the stage" not in fault
+        and "Error" not in fault
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"[" * 100_000, b'{"a":1,"a":2}', b"\xff\xfe", b"1" * 10_000, b'{"model_type": {}}', b"null"])
