@@ -221,6 +221,8 @@ class _Walk:
             artifact.check()
         partial = final.with_name(final.name + ".partial")
         try:
+            for unfinished in partial.rglob(".*.tmp"):  # what a kill inside `write_atomic` left would be sealed as a file
+                unfinished.unlink()
             notes = _read_notes(partial)  # a kill while it was being sealed: it only has to be sealed
             if notes is None:
                 notes = self._work(stage, needed, partial, began)

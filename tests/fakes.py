@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from openhearth.errors import HearthError
-from openhearth.ledger import write_json
+from openhearth.ledger import write_atomic, write_json
 from openhearth.stage import Made, Setting, Stage, Tell
 
 
@@ -77,7 +77,7 @@ class Count(Stage):
             if step == self.signal_at and not begun:
                 os.kill(os.getpid(), self.signal_number)
             time.sleep(self.seconds)
-            (out / f"{step:04}.step").write_text(f"{text} {self.seed} {step}")
+            write_atomic(out / f"{step:04}.step", f"{text} {self.seed} {step}".encode())
             tell.progress(step, self.steps, loss=1 / step, tokens_per_second=10.0)
         (out / "telemetry").mkdir(exist_ok=True)
         (out / "telemetry" / "clock.txt").write_text(str(time.time()))

@@ -169,6 +169,13 @@ def test_a_line_torn_by_a_kill_is_left_out_and_the_next_entry_takes_its_place(cu
         assert [entry["stage"] for entry in book.entries()] == ["s0", "s1", "again"]
 
 
+def test_a_long_torn_line_is_cut_off_whole(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    path.write_bytes(three_lines() + b'{"event": "stage", "torn": "' + b"x" * 5_000)
+    Ledger(path).append("done")
+    assert path.read_bytes().count(b"\n") == 4 and path.read_bytes().endswith(b"}\n")
+
+
 @settings(max_examples=60, deadline=None)
 @given(place=st.floats(0, 0.999), bit=st.integers(0, 7))
 def test_any_flipped_bit_before_the_last_line_is_noticed(place: float, bit: int) -> None:

@@ -136,8 +136,7 @@ def test_every_setting_of_every_stage_is_documented() -> None:
 # -- what is refused --------------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    HEAD
-    + "gram = 1": "r.toml:4: [bake] gram: unknown key (did you mean 'grams'?); the keys are flour, grams, loaves, steam, seeds",
+    HEAD + "gram = 1": "r.toml:4: [bake] gram: unknown key (did you mean 'grams'?); the keys are flour, grams, loaves, steam, seeds",
     HEAD + "grams = '5'": "r.toml:4: [bake] grams: must be a number, not '5'",
     HEAD + "grams = -1": "r.toml:4: [bake] grams: must be greater than 0, not -1",
     HEAD + "grams = inf": "r.toml:4: [bake] grams: inf is not a finite number",
@@ -245,6 +244,12 @@ def test_a_recipe_of_a_hundred_megabytes_is_refused_without_being_read(tmp_path:
     with (tmp_path / "big.toml").open("wb") as file:
         file.truncate(100_000_000)
     assert refused(tmp_path / "big.toml") == f"{tmp_path}/big.toml: is larger than {MAX_BYTES:,} bytes, which no recipe is"
+
+
+def test_no_more_of_a_file_is_read_than_is_allowed(tmp_path: Path) -> None:
+    with (tmp_path / "huge.toml").open("wb") as file:
+        file.truncate(50_000_000_000)  # more than the memory, in no space on the disk
+    assert "is larger than" in refused(tmp_path / "huge.toml")
 
 
 def test_a_missing_recipe_offers_the_nearest_beside_it(tmp_path: Path) -> None:

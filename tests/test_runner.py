@@ -287,6 +287,23 @@ def test_a_stage_that_was_complete_when_it_was_killed_is_only_sealed(tmp_path: P
     assert digests(result) == digests(run(fake(), tmp_path / "run"))
 
 
+def test_half_a_file_that_a_kill_left_is_not_sealed(tmp_path: Path) -> None:
+    process = in_another_process(tmp_path / "run", "count.signal_at=3")
+    process.communicate()
+    (partial,) = (tmp_path / "run" / "count").glob("*.partial")
+    (partial / f".0003.step.{process.pid}.tmp").write_text("ha")
+    made = run(fake("count.signal_at=3"), tmp_path / "run").made["count"]
+    assert sorted(made.files) == ["0001.step", "0002.step", "0003.step", "0004.step", "telemetry/clock.txt", "telemetry/stage.json"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x"), RuntimeError("write failed: No space left on device")]
+)
+def test_a_full_disk_is_known_by_whatever_a_library_raises(error: Exception) -> None:
+    assert runner._is_disk_full(error)
+    assert not runner._is_disk_full(OSError(errno.ENOENT, "x"))
+
+
 def test_an_artifact_that_was_sealed_before_a_kill_gets_its_line_in_the_ledger(tmp_path: Path) -> None:
     run(fake(), tmp_path / "run")
     ledger = tmp_path / "run" / "ledger.jsonl"
