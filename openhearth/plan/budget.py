@@ -14,10 +14,10 @@ from openhearth.model.config import ModelConfig
 
 PLAN_FORMAT = "openhearth-plan/1"
 
-LADDER = ((2, 128), (4, 128), (4, 192), (4, 256), (6, 256), (6, 384), (8, 512), (12, 768))
+LADDER = ((2, 64), (2, 128), (2, 192), (2, 256), (4, 256), (4, 384), (6, 384), (8, 512), (12, 768))
 """(layers, width) of the shapes tried, small to large."""
 
-TOKENS_PER_PARAMETER = 0.55
+TOKENS_PER_PARAMETER = 2.2
 """The largest shape is taken that still sees this many tokens per matmul parameter within the budget (docs/log.md, 2026-11-24)."""
 
 MAX_EPOCHS = 12
@@ -26,7 +26,7 @@ MAX_EPOCHS = 12
 SFT_SHARE = 0.12
 """Part of the training time that goes to fine-tuning."""
 
-UPDATES_WANTED = 250
+UPDATES_WANTED = 2000
 """A batch doubles only while at least this many updates remain."""
 
 SMALLEST_BATCH, LARGEST_BATCH = 4096, 65536
