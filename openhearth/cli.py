@@ -173,9 +173,9 @@ def generate(
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The console script. Exit status: 0, 1 (verify, rebuild: a fault was found), 2 (one line says what to mend), 130, 143."""
-    # Threads that wait must sleep, not spin: beside any other busy program, spinning makes training ten times slower (docs/log.md).
-    # Read when the OpenMP runtime is loaded, so it is set before anything imports torch.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait for each other must soon sleep instead of spinning: beside another busy program the default makes training
+    # ten times slower (docs/log.md). Read when GNU's OpenMP runtime is loaded, so it is set before anything imports torch.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     sys.exit(_status(spread_text(sys.argv[1:] if arguments is None else arguments)))
 
 

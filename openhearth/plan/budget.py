@@ -17,7 +17,7 @@ PLAN_FORMAT = "openhearth-plan/1"
 LADDER = ((2, 64), (2, 128), (2, 192), (2, 256), (4, 256), (4, 384), (6, 384), (8, 512), (12, 768))
 """(layers, width) of the shapes tried, small to large."""
 
-TOKENS_PER_PARAMETER = 2.2
+TOKENS_PER_PARAMETER = 1.5
 """The largest shape is taken that still sees this many tokens per matmul parameter within the budget (docs/log.md, 2026-11-24)."""
 
 MAX_EPOCHS = 12
@@ -26,15 +26,16 @@ MAX_EPOCHS = 12
 SFT_SHARE = 0.12
 """Part of the training time that goes to fine-tuning."""
 
-UPDATES_WANTED = 2000
-"""A batch doubles only while at least this many updates remain."""
+REFERENCE_BATCH = 8192
+"""Tokens per update at which shapes are measured and rates were swept."""
 
-SMALLEST_BATCH, LARGEST_BATCH = 4096, 65536
+FEWEST_UPDATES, ENOUGH_UPDATES = 200, 2000
+"""The batch is halved when fewer updates would remain, and doubled only while at least ENOUGH_UPDATES do."""
+
+LARGEST_BATCH = 65536
 
 REFERENCE_RATES = {"matrix": 0.04, "embedding": 0.2, "head": 0.015, "gain": 0.01}
 """Peak learning rates at REFERENCE_BATCH, swept on shape 2 x 128 (docs/log.md)."""
-
-REFERENCE_BATCH = 8192
 
 ADAMW_MATRIX_RATE = 0.003
 """Peak learning rate of the matrices when AdamW updates them."""
@@ -145,9 +146,9 @@ class _Draft:
     def step_seconds(self, config: ModelConfig, batch_tokens: int) -> float:
         return self.bench.step_seconds(config, self.settings(config, batch_tokens, 1000, 1.0))
 
-    def smallest_batch(self) -> int:
+    def first_batch(self) -> int:
         sequence = self.facts.sequence_length
-        return self.facts.batch_tokens or max(sequence, SMALLEST_BATCH // sequence * sequence)
+        return self.facts.batch_tokens or max(sequence, REFERENCE_BATCH // sequence * sequence)
 
 
 def evaluation_plan(facts: Facts, bench: Bench, config: ModelConfig) -> tuple[dict[str, int], float]:
@@ -162,13 +163,13 @@ def evaluation_plan(facts: Facts, bench: Bench, config: ModelConfig) -> tuple[di
     max_new_tokens = 96 if facts.budget_seconds < 150 else 160
     decode = bench.decode_seconds(config, prompts)
     # three batches of answers, and two small ones for the samples
-    seconds = 2.5 + 4 * heldout_bytes / bytes_per_token / rate + 5 * max_new_tokens * decode + heldout_bytes * 4e-6
+    seconds = 0.7 + 4 * heldout_bytes / bytes_per_token / rate + 5 * max_new_tokens * decode + heldout_bytes * 3e-6
     return {"heldout_bytes": heldout_bytes, "prompts": prompts, "max_new_tokens": max_new_tokens}, seconds
 
 
 def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, float]:
     """The largest rung of the ladder that still sees enough tokens, and the seconds of its step with the smallest batch."""
-    facts, batch = draft.facts, draft.smallest_batch()
+    facts, batch = draft.facts, draft.first_batch()
     if facts.num_layers is not None or facts.hidden_size is not None:
         config = shape(facts.num_layers or 4, facts.hidden_size or 256, facts)
         seconds = draft.step_seconds(config, batch)
@@ -201,15 +202,18 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
 
 
 def choose_batch(draft: _Draft, config: ModelConfig, seconds: float, training_seconds: float) -> tuple[int, float]:
-    """Double the smallest batch while enough updates remain; the seconds of a step are measured for the batch that is taken."""
-    facts, batch = draft.facts, draft.smallest_batch()
+    """Tokens per update, and the seconds of one: small batches while updates are few, larger ones when there are plenty."""
+    facts, batch = draft.facts, draft.first_batch()
     if facts.batch_tokens is not None:
         draft.why.append(f"The batch, {batch:,} tokens, is the recipe's.")
         return batch, seconds
     updates = training_seconds / seconds
-    while updates / 2 >= UPDATES_WANTED and batch * 2 <= LARGEST_BATCH:
+    halved = batch // 2
+    if updates < FEWEST_UPDATES and halved >= facts.sequence_length and halved % facts.sequence_length == 0:
+        batch = halved
+    while updates / 2 >= ENOUGH_UPDATES and batch * 2 <= LARGEST_BATCH:
         batch, updates = batch * 2, updates / 2
-    if batch != draft.smallest_batch():
+    if batch != draft.first_batch():
         seconds = draft.step_seconds(config, batch)
     draft.why.append(f"A batch of {batch:,} tokens leaves about {training_seconds / seconds:,.0f} updates.")
     return batch, seconds
@@ -232,13 +236,13 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
     config, seconds = choose_shape(draft, rough * (1 - sft_share))
     batch, seconds = choose_batch(draft, config, seconds, rough * (1 - sft_share))
     evaluate, evaluate_seconds = evaluation_plan(facts, bench, config) if facts.with_evaluate else ({}, 0.0)
-    release_seconds = 1.5 + 30e-9 * 4 * config.parameters
+    release_seconds = 0.2 + 30e-9 * 4 * config.parameters
     planning = bench.elapsed()
     left = facts.budget_seconds - spent - planning - evaluate_seconds - release_seconds
-    start = 0.6 + (30.0 if facts.compile else 0.0)
-    step_cost = seconds + 0.02 + 12e-9 * config.parameters * seconds / 15  # a checkpoint every 15 s
+    start = 0.3 + (30.0 if facts.compile else 0.0)
+    step_cost = seconds + 0.002 + 12e-9 * config.parameters * seconds / 15  # a checkpoint every 15 s
     steps = max(10, int(((1 - sft_share) * left - start) / step_cost))
-    sft_steps = max(5, int((sft_share * left - start - 2.0) / step_cost)) if facts.with_sft else 0
+    sft_steps = max(5, int((sft_share * left - start - 1.0) / step_cost)) if facts.with_sft else 0
     if facts.tokens is not None:
         steps = max(1, facts.tokens // batch)
         draft.why.append(f"The number of tokens, {steps * batch:,}, is the recipe's.")
@@ -264,7 +268,7 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         **facts.spent,
         "plan": planning,
         "pretrain": start + steps * step_cost,
-        **({"sft": start + 2.0 + sft_steps * step_cost} if facts.with_sft else {}),
+        **({"sft": start + 1.0 + sft_steps * step_cost} if facts.with_sft else {}),
         **({"evaluate": evaluate_seconds} if facts.with_evaluate else {}),
         "release": release_seconds,
     }
