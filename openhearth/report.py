@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -169,15 +172,15 @@ def _beside(name: str, text: Text) -> RenderableType:
 
 
 def _next(facts: Json) -> RenderableType | None:
-    folder = _typed(facts["folder"])
+    folder, hearth = _typed(facts["folder"]), program()
     commands = []
     if facts["release"]:
         commands = [
-            (f"hearth chat {folder}", "talk to it"),
-            (f"hearth verify {folder}", "check every file of the release"),
-            (f"hearth rebuild {folder}", "make it again and compare the bits"),
+            (f"{hearth} chat {folder}", "talk to it"),
+            (f"{hearth} verify {folder}", "check every file of the release"),
+            (f"{hearth} rebuild {folder}", "make it again and compare the bits"),
         ]
-    commands.append((f"hearth show {folder}", "what was read, run and made"))
+    commands.append((f"{hearth} show {folder}", "what was read, run and made"))
     table = _table("", "", numbers=0)
     table.show_header = False
     for command, what in commands:
@@ -209,8 +212,15 @@ def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _typed(folder: str) -> str:
-    """As it must be typed in a shell."""
-    import shlex
+def program() -> str:
+    """How this program is called from here: `hearth` where a shell finds it, else its path, such as .venv/bin/hearth."""
+    called = Path(sys.argv[0])
+    if called.name != "hearth" or shutil.which("hearth"):
+        return "hearth"
+    called = called.absolute()
+    return _typed(called.relative_to(Path.cwd()) if called.is_relative_to(Path.cwd()) else called)
 
-    return shlex.quote(str(Path(folder)))
+
+def _typed(path: str | Path) -> str:
+    """As it must be typed in a shell."""
+    return shlex.quote(str(Path(path)))

@@ -1,6 +1,6 @@
 """Regenerate what the README shows: run the recipe once, put its printed report and its loss curve in place.
 
-    .venv/bin/python scripts/readme.py            about as long as the recipe's budget; changes README.md and docs/loss.png
+make demo, then: .venv/bin/python scripts/readme.py     takes the recipe's budget; changes README.md and docs/loss.png
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +16,7 @@ BEGIN, END = "<!-- transcript: made by scripts/readme.py -->\n", "<!-- end of tr
 
 def main() -> None:
     """Run, capture, replace."""
-    hearth = [sys.executable, "-m", "openhearth"]
+    hearth = [".venv/bin/hearth"]
     folder = "runs/readme"
     environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"}
     command = [*hearth, "run", "recipes/laptop.toml", "--dir", folder]
@@ -28,7 +27,8 @@ def main() -> None:
     transcript = "\n".join(lines).strip("\n")
     readme = ROOT / "README.md"
     old = readme.read_text()
-    new = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: f"{BEGIN}```text\n$ make demo\n{transcript}\n```\n{END}", old, flags=re.DOTALL)
+    shown = f"{BEGIN}```text\n$ make demo\n{transcript}\n```\n{END}"
+    new = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: shown, old, flags=re.DOTALL)
     readme.write_text(new)
 
 
