@@ -142,7 +142,8 @@ def _parses(facts: Json) -> RenderableType | None:
     table.show_header = False
     for name, key in (("this model", "sft"), ("before sft", "base")):
         if figure := parses.get(key):
-            count = Text(f"{_interval({'low': figure['low'], 'high': figure['high']}, '{:.0%}')} of {figure['n']}", style="dim")
+            named = f"; {figure['named']:.0%} have the name asked for" if key == "sft" else "; header and docstring given"
+            count = Text(f"{_interval(figure, '{:.0%}')} of {figure['n']}{named}", style="dim")
             table.add_row(name, f"{figure['share']:.0%}", count, _bar(figure["share"]))
     return table
 

@@ -319,7 +319,10 @@ def test_the_report_shows_every_part_and_nothing_a_model_says_acts_on_the_termin
             "bytes": 3_000,
             "baselines": {"xz -9": figure},
         },
-        "parses": {"base": {"share": 0.25, "low": 0.1, "high": 0.4, "n": 64}, "sft": {"share": 0.5, "low": 0.4, "high": 0.6, "n": 64}},
+        "parses": {
+            "base": {"share": 0.25, "low": 0.1, "high": 0.4, "n": 64, "named": 0.2},
+            "sft": {"share": 0.5, "low": 0.4, "high": 0.6, "n": 64, "named": 0.1},
+        },
         "samples": [{"kind": "function", "prompt": "[bold]write[/bold]", "answer": "\x1b]0;title\x07def f():\r\n" + "    pass\n" * 30}],
     }
     facts["total"]["predicted_seconds"] = 10.0

@@ -63,13 +63,10 @@ def parse_piece(source: str) -> tuple[ast.Module, str] | None:
     return None
 
 
-def defined(source: str, name: str) -> Definition | None:
-    """The last top-level function `name` that `source` defines, or None (also when `source` does not parse)."""
+def defined(source: str) -> list[Definition]:
+    """The top-level functions that `source` defines; none when it does not parse."""
     tree = parse(source)
-    if tree is None:
-        return None
-    found = [node for node in tree.body if isinstance(node, Definition) and node.name == name]
-    return found[-1] if found else None
+    return [] if tree is None else [node for node in tree.body if isinstance(node, Definition)]
 
 
 def has_body(node: Definition) -> bool:

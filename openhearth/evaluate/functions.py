@@ -1,7 +1,8 @@
 """The share of functions a model writes that are Python: asked for functions of held-out documents, judged by the parser alone.
 
-An answer counts when it parses and defines a function of the asked name with something in it besides a docstring, so that empty or
-trivial text does not count. Nothing a model wrote is ever run, and nothing here says that a function does what was asked.
+An answer counts when it parses and defines a function with something in it besides a docstring, so that empty or trivial text does
+not count; whether the function has the name that was asked for is a second figure. Nothing a model wrote is ever run, and nothing here
+says that a function does what was asked.
 
 The chat model is asked in the chat format. A base model has never seen that format, so its own figure is for what it was trained on:
 it is given the function's header and docstring as code and goes on from there, and what it writes is cut before the first line that is
@@ -46,6 +47,7 @@ class Written:
 
     source: str
     parses: bool
+    named: bool
     tokens: int
 
 
@@ -75,10 +77,10 @@ def tasks(examples: Sequence[Example], tokenizer: Tokenizer, count: int, max_new
     return found
 
 
-def counts(source: str, name: str) -> bool:
-    """True when `source` parses and defines a top-level function `name` with something in it besides a docstring."""
-    node = code.defined(source, name)
-    return node is not None and code.has_body(node)
+def judge(source: str, name: str) -> tuple[bool, bool]:
+    """Whether `source` parses and defines a top-level function that says something, and whether one of them is called `name`."""
+    saying = [node.name for node in code.defined(source) if code.has_body(node)]
+    return bool(saying), name in saying
 
 
 def until_dedent(text: str) -> str:
@@ -106,7 +108,7 @@ def written_in_chat(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Ta
     """What `model` answers to each question in the chat format; the whole answer is judged."""
     found = answers(model, tokenizer, [task.chat_prompt for task in asked], sampling, tick)
     return [
-        Written(answer.text, counts(answer.text, task.name), len(task.chat_prompt) + len(answer.ids))
+        Written(answer.text, *judge(answer.text, task.name), len(task.chat_prompt) + len(answer.ids))
         for task, answer in zip(asked, found, strict=True)
     ]
 
@@ -116,14 +118,15 @@ def written_as_code(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Ta
     written = []
     for task, answer in zip(asked, answers(model, tokenizer, [task.code_prompt for task in asked], sampling, tick), strict=True):
         source = task.opening + until_dedent(answer.text)
-        written.append(Written(source, counts(source, task.name), len(task.code_prompt) + len(answer.ids)))
+        written.append(Written(source, *judge(source, task.name), len(task.code_prompt) + len(answer.ids)))
     return written
 
 
 def share(written: Sequence[Written]) -> dict[str, Any]:
-    """{share, low, high, n} with Wilson's 95 % interval."""
+    """{share, low, high, n} with Wilson's 95 % interval, and of the same answers the share `named` as asked."""
     estimate: Estimate = wilson(sum(one.parses for one in written), len(written))
-    return {"share": estimate.value, "low": estimate.low, "high": estimate.high, "n": len(written)}
+    named = sum(one.named for one in written) / len(written)
+    return {"share": estimate.value, "low": estimate.low, "high": estimate.high, "n": len(written), "named": named}
 
 
 def how(asked: Sequence[Task], sampling: Sampling) -> str:
@@ -132,7 +135,7 @@ def how(asked: Sequence[Task], sampling: Sampling) -> str:
     return (
         f"{len(asked)} functions of held-out documents (the first in keyed order whose own code fits into {sampling.max_new_tokens} "
         f"tokens), answered {drawn} in at most {sampling.max_new_tokens} tokens; an answer counts when ast.parse accepts it and it defines "
-        "the asked function with a body besides a docstring; the fine-tuned model is asked in the chat format; the base model goes on from "
-        "the header and the docstring and is cut before the first line that is not indented; base_chat_prompt is the base model asked in "
-        "the chat format."
+        "a function with a body besides a docstring, and is named when that function has the name asked for; the fine-tuned model is asked "
+        "in the chat format; the base model goes on from the header and the docstring and is cut before the first line that is not "
+        "indented; base_chat_prompt is the base model asked in the chat format."
     )

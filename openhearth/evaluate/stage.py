@@ -234,7 +234,10 @@ def _transcript(job: _Job, found: dict[str, _Found]) -> list[dict[str, Any]]:
     written = found["base"].written | found["sft"].written
     return [
         {"name": task.name, "question": task.question, "reference": task.reference}
-        | {name: {"source": all_of[number].source, "parses": all_of[number].parses} for name, all_of in sorted(written.items())}
+        | {
+            name: {"source": all_of[number].source, "parses": all_of[number].parses, "named": all_of[number].named}
+            for name, all_of in sorted(written.items())
+        }
         for number, task in enumerate(job.tasks)
     ]
 

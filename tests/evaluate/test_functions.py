@@ -10,7 +10,7 @@ import pytest
 from openhearth.align.examples import Limits, make_examples
 from openhearth.data.tokenizer import Tokenizer
 from openhearth.evaluate import functions
-from openhearth.evaluate.functions import Written, counts, share, tasks, until_dedent, written_as_code, written_in_chat
+from openhearth.evaluate.functions import Written, judge, share, tasks, until_dedent, written_as_code, written_in_chat
 from openhearth.model import generate as generation
 from openhearth.model.generate import Generation, Sampling
 from openhearth.model.transformer import Transformer
@@ -40,7 +40,7 @@ def long(x):
         ("import math\n\n@cache\nasync def f():\n    pass\n", True),
         ("", False),
         ("x = 1", False),
-        ("def g(x):\n    return x", False),
+        ("def f(x):\n    return x\n\ndef g(x):\n    return x", True),
         ('def f(x):\n    """Doc."""', False),
         ("def f(x):\n    return (x", False),
         ("def f(x):\nreturn x", False),
@@ -52,12 +52,16 @@ def long(x):
         ("def f():\n    return " + "-" * 200_000 + "1", False),
     ],
 )
-def test_only_an_answer_that_parses_and_defines_the_function_counts(source: str, counted: bool) -> None:
-    assert counts(source, "f") is counted
+def test_only_an_answer_that_parses_and_defines_a_function_counts(source: str, counted: bool) -> None:
+    assert judge(source, "f") == (counted, counted)
+
+
+def test_another_name_than_the_one_asked_for_is_said() -> None:
+    assert judge("def g(x):\n    return x", "f") == (True, False)
 
 
 def test_nothing_is_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert counts("print('ran')\nraise SystemExit\ndef f(): return print('ran')", "f")
+    assert judge("print('ran')\nraise SystemExit\ndef f(): return print('ran')", "f") == (True, True)
     assert capsys.readouterr().out == ""
 
 
@@ -102,7 +106,7 @@ def test_a_perfect_model_gets_full_marks_both_ways(
     monkeypatch.setattr(generation, "generate", reply)
     for write, prompt in ((written_in_chat, task.chat_prompt), (written_as_code, task.code_prompt)):
         (one,) = write(model, tokenizer, asked, GREEDY, lambda count: None)
-        assert one == Written(one.source, True, len(prompt) + 2)
+        assert one == Written(one.source, True, True, len(prompt) + 2)
 
 
 def test_a_base_model_that_writes_nothing_does_not_count(
@@ -123,8 +127,14 @@ def test_answers_keep_the_order_of_the_prompts(tokenizer: Tokenizer, model: Tran
 
 
 def test_the_share_has_its_interval() -> None:
-    found = share([Written("", True, 1)] + [Written("", False, 1)] * 28)
-    assert found == {"share": 1 / 29, "low": pytest.approx(0.0061, abs=5e-5), "high": pytest.approx(0.1718, abs=5e-5), "n": 29}
+    found = share([Written("", True, False, 1)] + [Written("", False, False, 1)] * 28)
+    assert found == {
+        "share": 1 / 29,
+        "low": pytest.approx(0.0061, abs=5e-5),
+        "high": pytest.approx(0.1718, abs=5e-5),
+        "n": 29,
+        "named": 0.0,
+    }
 
 
 def test_how_says_how_answers_were_drawn(asked: list[functions.Task]) -> None:
