@@ -23,7 +23,8 @@ def main() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
     subprocess.run([*hearth, "show", folder, "--plot", "docs/loss.png"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     shown = done.stdout.replace(folder, "runs/laptop")
-    lines = [line.rstrip() for line in shown.splitlines()]
+    # off a terminal the live table is a line every five seconds; those in the middle of a stage are left out here
+    lines = [line.rstrip() for line in shown.splitlines() if not re.match(r"\w+ +\d+%", line)]
     transcript = "\n".join(lines).strip("\n")
     readme = ROOT / "README.md"
     old = readme.read_text()
