@@ -12,10 +12,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from openhearth import __version__
+from openhearth import __version__, cli_plan
 from openhearth.errors import HearthError, nearest
 
-COMMANDS = ("run", "runs", "show", "verify", "rebuild", "chat", "generate")
+COMMANDS = ("run", "plan", "runs", "show", "verify", "rebuild", "chat", "generate")
 
 app = typer.Typer(
     name="hearth",
@@ -39,6 +39,8 @@ def _stages(incomplete: str) -> list[str]:
 
     return [kind for kind in STAGES if kind.startswith(incomplete)]
 
+
+app.add_typer(cli_plan.app, name="plan")
 
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON on the standard output.")]
 Release = Annotated[Path, typer.Argument(metavar="DIR", help="A release, or the folder of a run.", show_default=False)]
@@ -176,7 +178,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # Threads that wait for each other must soon sleep instead of spinning: beside another busy program the default makes training
     # ten times slower (docs/log.md). Read when GNU's OpenMP runtime is loaded, so it is set before anything imports torch.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    sys.exit(_status(spread_text(sys.argv[1:] if arguments is None else arguments)))
+    sys.exit(_status(cli_plan.route(spread_text(sys.argv[1:] if arguments is None else arguments))))
 
 
 def _status(arguments: list[str]) -> int:

@@ -1,1 +1,30 @@
+"""What a budget buys, before it is spent: scaling laws, cost, memory, layout, price. Useful by itself; never imports torch.
 
+Every command of `hearth plan` has a function of the same name here, imported when it is first asked for:
+
+    optimal(flops=...)     parameters, tokens and loss that a budget buys, by each law, with intervals
+    recipe(path, on=...)   time, money, energy, memory and layout of a recipe on named hardware
+    fit(...)               the coefficients of a law from runs, with their uncertainty
+    claims()               well-known statements about scale, tested
+    backtest()             predictions for published runs against what was reported
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "optimal": "openhearth.plan.optimum",
+    "recipe": "openhearth.plan.recipes",
+    "fit": "openhearth.plan.fitting",
+    "claims": "openhearth.plan.statements",
+    "backtest": "openhearth.plan.backtesting",
+}
+__all__ = ["backtest", "claims", "fit", "optimal", "recipe"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'openhearth.plan' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
