@@ -1,5 +1,6 @@
 """Three samples of what the models write, chosen by rule and not by hand: two held-out questions for the chat model, one opening for
-the base model. The first example of each kind in keyed order is asked, functions before topics before the rest.
+the base model. The first example of each kind in keyed order is asked, functions before topics before the rest. They are drawn at the
+temperature at which `hearth chat` draws, so that the report shows what a person will get.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ COUNT = 3
 OPENING = 200
 """Characters of a held-out text that the base model goes on from."""
 TEMPERATURE = 0.8
-"""For the base model, whose greedy text soon repeats itself."""
+"""That of `hearth chat`; greedy text of a small model soon repeats itself."""
 
 KINDS = {
     "function": "a held-out function, asked in chat",
@@ -52,16 +53,16 @@ def openings(texts: Sequence[bytes], tokenizer: Tokenizer, count: int, room: int
 
 
 def ask(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Example], sampling: Sampling) -> list[Sample]:
-    """The chat model's answers."""
+    """The chat model's answers at TEMPERATURE."""
     from openhearth.model.generate import generate
 
     prompts = [chat.prompt([{"role": "user", "content": one.question}], tokenizer) for one in asked]
-    answers = generate(model, tokenizer, prompts, sampling)
+    answers = generate(model, tokenizer, prompts, replace(sampling, temperature=TEMPERATURE))
     return [{"kind": KINDS[one.kind], "prompt": one.question, "answer": answer.text} for one, answer in zip(asked, answers, strict=True)]
 
 
 def go_on(model: Transformer, tokenizer: Tokenizer, begun: Sequence[str], sampling: Sampling) -> list[Sample]:
-    """How the base model goes on, at a temperature of its own."""
+    """How the base model goes on at TEMPERATURE."""
     from openhearth.model.generate import generate
 
     prompts = [[tokenizer.bos, *tokenizer.encode(opening)] for opening in begun]

@@ -95,7 +95,7 @@ class Evaluate(Stage):
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Tokens of an answer at most; by default as planned."""
     temperature: float = Field(default=0.0, ge=0.0, le=100.0)
-    """Of the answers in chat and of the functions; 0 is greedy."""
+    """Of the functions asked for; 0 is greedy. The three samples are drawn as `hearth chat` draws."""
 
     def resolve(self, setting: Setting) -> Stage:
         return self if self.seed is not None else self.model_copy(update={"seed": setting.seed})

@@ -175,30 +175,44 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
         seconds = draft.step_seconds(config, batch)
         draft.why.append(f"The shape, {config.num_layers} layers x {config.hidden_size}, is the recipe's.")
         return config, seconds
-    best: tuple[ModelConfig, float] | None = None
-    for layers, width in LADDER:
-        config = shape(layers, width, facts)
-        seconds = draft.step_seconds(config, batch)
+    rungs = [shape(layers, width, facts) for layers, width in LADDER]
+    measured: dict[int, float] = {}
+
+    def tokens_per_parameter(rung: int, seconds: float) -> float:
         tokens = min(training_seconds / seconds * batch, MAX_EPOCHS * facts.train_tokens)
-        ratio = tokens / config.matmul_parameters
-        if best is not None and ratio < TOKENS_PER_PARAMETER:
+        return tokens / rungs[rung].matmul_parameters
+
+    def guess(rung: int) -> float:
+        """Seconds if they grew as the FLOPs do: too many, since larger products run better."""
+        flops = [config.flops_per_token(facts.sequence_length) for config in rungs]
+        last = max(measured)
+        return measured[last] * flops[rung] / flops[last]
+
+    best, too_large = -1, len(rungs)
+    while best + 1 < too_large:
+        between = range(best + 1, too_large)
+        enough = [rung for rung in between if measured and tokens_per_parameter(rung, guess(rung)) >= TOKENS_PER_PARAMETER]
+        rung = max(enough, default=between[0])
+        measured[rung] = draft.step_seconds(rungs[rung], batch)
+        ratio = tokens_per_parameter(rung, measured[rung])
+        if rung and ratio < TOKENS_PER_PARAMETER:
+            too_large = rung
             draft.why.append(
-                f"{layers} x {width} would see {ratio:.2f} tokens per matmul parameter in that time, "
+                f"{LADDER[rung][0]} x {LADDER[rung][1]} would see {ratio:.2f} tokens per matmul parameter in that time, "
                 f"fewer than {TOKENS_PER_PARAMETER}: too large."
             )
+        else:
+            best = rung
+        if best + 1 < too_large and draft.bench.elapsed() > min(12.0, 0.1 * facts.budget_seconds):
+            draft.why.append("Not every shape was measured: the time for measuring was used up.")
             break
-        best = config, seconds
-        if draft.bench.elapsed() > min(15.0, 0.1 * facts.budget_seconds):
-            draft.why.append("Larger shapes were not measured: the time for measuring was used up.")
-            break
-    assert best is not None
-    config = best[0]
+    config = rungs[best]
     draft.why.append(
         f"{config.num_layers} layers x {config.hidden_size} ({config.parameters / 1e6:.2f} M parameters, "
         f"{config.matmul_parameters / 1e6:.2f} M of them in matrix products) is the largest shape measured that sees "
         f"at least {TOKENS_PER_PARAMETER} tokens per matmul parameter."
     )
-    return best
+    return config, measured[best]
 
 
 def choose_batch(draft: _Draft, config: ModelConfig, seconds: float, training_seconds: float) -> tuple[int, float]:

@@ -147,14 +147,18 @@ def test_a_setting_of_the_recipe_goes_before_the_plan(made: dict[str, Artifact],
 
 
 @pytest.mark.parametrize("made", [PYTHON], indirect=True)
-def test_drawn_answers_follow_the_seed(made: dict[str, Artifact], tmp_path: Path) -> None:
-    small = {"heldout_bytes": 1500, "prompts": 2, "max_new_tokens": 40, "temperature": 1.0}
-    answers = [
-        [sample["answer"] for sample in run(made, tmp_path / str(number), **small, seed=seed)[0]["samples"]]
-        for number, seed in enumerate((1, 1))
-    ]
-    greedy = [sample["answer"] for sample in run(made, tmp_path / "greedy", **small | {"temperature": 0.0}, seed=1)[0]["samples"]]
-    assert answers[0] == answers[1] and answers[0][:2] != greedy[:2] and answers[0][2] == greedy[2]
+def test_the_temperature_is_that_of_the_functions_and_samples_are_drawn_as_in_chat(made: dict[str, Artifact], tmp_path: Path) -> None:
+    small = {"heldout_bytes": 1500, "prompts": 2, "max_new_tokens": 40, "seed": 1}
+
+    def answers(name: str, temperature: float) -> tuple[list[str], list[str]]:
+        evaluation, _ = run(made, tmp_path / name, **small, temperature=temperature)
+        functions = json.loads((tmp_path / name / "samples.json").read_text())["functions"]
+        return [one["sft"]["source"] for one in functions], [sample["answer"] for sample in evaluation["samples"]]
+
+    greedy, drawn, again = answers("greedy", 0.0), answers("drawn", 1.0), answers("again", 1.0)
+    assert drawn == again
+    assert greedy[0] != drawn[0] and greedy[1] == drawn[1]
+    assert greedy[0][0] != greedy[1][0], "the first sample asks for the first function, at another temperature"
 
 
 @pytest.mark.parametrize("made", [[PYTHON[0]]], indirect=True)
