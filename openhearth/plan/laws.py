@@ -1,0 +1,284 @@
+"""The laws of scale: what loss a model of N parameters has after D tokens, and how a budget of FLOPs is best split between the two.
+
+Every law is data (`tables/laws.toml`: coefficients exact and printed, source, the runs behind it). Two ideas keep the code short. All laws of
+the form E + A/N^alpha + B/D^beta, also Gadre's under another name, share one closed form for the optimum. And all of them take repeated data the
+same way (Muennighoff et al. 2023): N and D are first made *effective*, then the law is used as it is.
+
+Losses are in nats per token of the law's own text and tokenizer: two laws' losses must not be subtracted from each other.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openhearth.errors import HearthError, nearest
+
+TABLES = Path(__file__).with_name("tables")
+DEFAULT = "refit"
+PF_DAY = 1e15 * 86400
+REPEAT_TOKENS, REPEAT_PARAMETERS = 15.387756, 5.309743
+"""R_D* and R_N* of Muennighoff et al. 2023: how many repetitions are worth having. Used for laws that bring none of their own."""
+
+Number = Any
+"""A float, or an array of them: what goes in as floats comes out as floats."""
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The least and the largest run behind a law, in parameters, tokens and FLOPs."""
+
+    parameters: tuple[float, float]
+    tokens: tuple[float, float]
+    flops: tuple[float, float]
+
+    def decades(self, flops: Number) -> Number:
+        """Powers of ten between a budget and the nearest run: positive beyond the largest, negative below the least, 0 inside."""
+        low, high = self.flops
+        values = np.log10(np.asarray(flops, float))
+        return plain(np.maximum(values - math.log10(high), 0.0) + np.minimum(values - math.log10(low), 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """One law. `form` is chinchilla, gadre, kaplan or allocation (the last has an optimum but no loss); tables/laws.toml says what each means."""
+
+    name: str
+    title: str
+    source: str
+    form: str
+    counts: str
+    domain: Domain
+    coefficients: Mapping[str, float]
+    printed: Mapping[str, float] = field(default_factory=dict)
+    text: str = ""
+    note: str = ""
+    exponent_interval: tuple[float, float] | None = None
+    """10th and 90th percentile of the exponent of N_opt, where the paper prints that and the data say no more."""
+    resamples_file: str | None = None
+    given_resamples: Mapping[str, Array] | None = None
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether the law gives a loss, not only an optimum."""
+        return self.form != "allocation"
+
+    @property
+    def additive(self) -> bool:
+        """Whether the law is E + A/N^alpha + B/D^beta: those take repeated data, serving and exact FLOPs."""
+        return self.form in ("chinchilla", "gadre")
+
+    @functools.cached_property
+    def terms(self) -> Terms:
+        """A, B, E, alpha, beta and the two constants of repetition; raises HearthError for a law of another form."""
+        if not self.additive:
+            raise HearthError(f"the law {self.name} {'has no loss' if not self.has_loss else 'knows no repetition or serving'}; take refit")
+        return Terms.of(self.form, self.coefficients)
+
+    @functools.cached_property
+    def resamples(self) -> Mapping[str, Array] | None:
+        """The law's coefficients refitted to resamples of its runs: {name: (resamples,)}, or None where its data are not open."""
+        if self.given_resamples is not None or self.resamples_file is None:
+            return self.given_resamples
+        return _columns(TABLES / self.resamples_file)
+
+    @functools.cached_property
+    def resampled_terms(self) -> Terms | None:
+        """`terms` as (resamples, 1) columns, so that an interval is the same program run once on all of them."""
+        if not self.additive or self.resamples is None:
+            return None
+        return Terms.of(self.form, {**self.coefficients, **{name: column[:, None] for name, column in self.resamples.items()}})
+
+    def loss(self, parameters: Number, tokens: Number, unique_tokens: Number = None) -> Number:
+        """Nats per token of a model of so many parameters after so many tokens, `unique_tokens` of them different (all, if None).
+
+        Raises HearthError for a law that only allocates, and for `unique_tokens` with Kaplan's law, which knows no repetition.
+        """
+        n, d = _above_zero("parameters", parameters), _above_zero("tokens", tokens)
+        if self.form == "allocation":
+            raise HearthError(f"the law {self.name} says how to split a budget, not what loss it buys; take refit")
+        unique = None if unique_tokens is None else _above_zero("unique tokens", unique_tokens)
+        if self.form == "kaplan":
+            if unique is not None:
+                raise HearthError("the law kaplan knows no repetition; take muennighoff")
+            c = self.coefficients
+            return plain(((c["Nc"] / n) ** (c["alphaN"] / c["alphaD"]) + c["Dc"] / d) ** c["alphaD"])
+        return plain(self.terms.loss(n, d, unique))
+
+    def optimal(self, flops: Number) -> tuple[Number, Number]:
+        """(parameters, tokens) with 6 x parameters x tokens = `flops`, in closed form.
+
+        For laws with a loss: its least value (Hoffmann et al. 2022, eq. 4). For Kaplan's and the others: the paper's own allocation.
+        """
+        c = _above_zero("FLOPs", flops)
+        n, d = self._allocate(c, self.coefficients if not self.additive else None)
+        return plain(n), plain(d)
+
+    def optimal_resampled(self, flops: Number) -> tuple[Array, Array] | None:
+        """(parameters, tokens), each (resamples, budgets), of the law refitted to resamples of its runs; None without resamples."""
+        if self.resamples is None:
+            return None
+        c = np.atleast_1d(_above_zero("FLOPs", flops))
+        if self.additive:
+            assert self.resampled_terms is not None
+            return self.resampled_terms.optimal(c)
+        columns = {**self.coefficients, **{name: column[:, None] for name, column in self.resamples.items()}}
+        return self._allocate(c, columns)
+
+    def _allocate(self, c: Array, values: Mapping[str, Any] | None) -> tuple[Array, Array]:
+        if values is None:
+            return self.terms.optimal(c)
+        if self.form == "kaplan":
+            n = values["Ne"] * (c / PF_DAY) ** values["pN"]
+            return n, c / (6 * n)
+        if "kN" not in values:
+            d = values["kD"] * c ** values["b"]
+            return c / (6 * d), d
+        n = values["kN"] * c ** values["a"]
+        return n, values["kD"] * c ** values["b"] if "kD" in values else c / (6 * n)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The coefficients of E + A/N^alpha + B/D^beta as numbers or as columns of resamples, and what follows from them in closed form."""
+
+    A: Any
+    B: Any
+    E: Any
+    alpha: Any
+    beta: Any
+    repeat_tokens: Any = REPEAT_TOKENS
+    repeat_parameters: Any = REPEAT_PARAMETERS
+
+    @classmethod
+    def of(cls, form: str, values: Mapping[str, Any]) -> Terms:
+        """From the coefficients of a law. Gadre's (a M^eta + b M^-eta) C^-eta with M = D/N and C = 6ND is 6^-eta (a N^-2eta + b D^-2eta)."""
+        repeats = {key: values[key] for key in ("repeat_tokens", "repeat_parameters") if key in values}
+        if form == "gadre":
+            eta = values["eta"]
+            shrink = 6.0**-eta
+            return cls(values["a"] * shrink, values["b"] * shrink, values["E"], 2 * eta, 2 * eta, **repeats)
+        return cls(*(values[key] for key in ("A", "B", "E", "alpha", "beta")), **repeats)
+
+    @property
+    def balance(self) -> Any:
+        """G = (alpha A / (beta B))^(1/(alpha+beta)): N_opt = G (C/6)^(beta/(alpha+beta))."""
+        return (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
+
+    @property
+    def exponent(self) -> Any:
+        """a in N_opt ~ C^a."""
+        return self.beta / (self.alpha + self.beta)
+
+    def optimal(self, c: Array) -> tuple[Array, Array]:
+        """(N, D) of the least loss at 6ND = c."""
+        n = self.balance * (c / 6) ** self.exponent
+        return n, c / (6 * n)
+
+    def matched_parameters(self, unique: Array) -> Array:
+        """U_N: the parameters for which `unique` tokens, seen once, are optimal."""
+        return self.balance ** ((self.alpha + self.beta) / self.alpha) * unique ** (self.beta / self.alpha)
+
+    def effective(self, n: Array, d: Array, unique: Array | None) -> tuple[Array, Array]:
+        """(N', D'): what parameters and repeated tokens are worth (Muennighoff et al. 2023, eq. 5 and 6)."""
+        if unique is None:
+            return n, d
+        matched = np.minimum(n, self.matched_parameters(unique))
+        seen_once = np.minimum(d, unique)
+        repeats, excess = d / seen_once - 1, n / matched - 1
+        worth_d = seen_once * (1 - self.repeat_tokens * np.expm1(-repeats / self.repeat_tokens))
+        return matched * (1 - self.repeat_parameters * np.expm1(-excess / self.repeat_parameters)), worth_d
+
+    def loss(self, n: Array, d: Array, unique: Array | None = None) -> Array:
+        """Nats per token."""
+        n_worth, d_worth = self.effective(n, d, unique)
+        return self.E + self.A / n_worth**self.alpha + self.B / d_worth**self.beta
+
+
+class _Laws(Mapping[str, Law]):
+    """The table, read when it is first looked into: importing this module reads no file."""
+
+    @functools.cached_property
+    def _read(self) -> dict[str, Law]:
+        with (TABLES / "laws.toml").open("rb") as file:
+            rows = tomllib.load(file)
+        return {name: _law(name, row) for name, row in rows.items()}
+
+    def __getitem__(self, name: str) -> Law:
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+
+LAWS: Mapping[str, Law] = _Laws()
+
+
+def law(name: str | Law) -> Law:
+    """The law of that name; a Law, such as a fit's, is given back. Raises HearthError with the nearest name."""
+    if isinstance(name, Law):
+        return name
+    if name not in LAWS:
+        raise HearthError(f"no law '{name[:40]}'{nearest(name, LAWS)}; the laws are {', '.join(LAWS)}")
+    return LAWS[name]
+
+
+def effective_tokens(epochs: Number, repeat_tokens: float = REPEAT_TOKENS) -> Number:
+    """What `epochs` passes over data are worth in passes over fresh data: 4 are worth 3.73, none more than 16.39 (Muennighoff et al. 2023)."""
+    values = _above_zero("epochs", epochs)
+    return plain(np.where(values <= 1, values, 1 - repeat_tokens * np.expm1(-np.maximum(values - 1, 0) / repeat_tokens)))
+
+
+def plain(values: Any) -> Number:
+    """A float where the array has no dimension."""
+    array = np.asarray(values, float)
+    return float(array) if array.ndim == 0 else array
+
+
+def _above_zero(what: str, values: Number) -> Array:
+    try:
+        array = np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise HearthError(f"{what}: not numbers") from None
+    if not (np.isfinite(array) & (array > 0)).all():
+        raise HearthError(f"{what}: must be finite and above zero")
+    return array
+
+
+def _law(name: str, row: dict[str, Any]) -> Law:
+    return Law(
+        name=name,
+        title=row["title"],
+        source=row["source"],
+        form=row["form"],
+        counts=row["counts"],
+        domain=Domain(*((float(row[key][0]), float(row[key][1])) for key in ("parameters", "tokens", "flops"))),
+        coefficients=row["exact"],
+        printed=row["printed"],
+        text=row.get("text", ""),
+        note=row.get("note", ""),
+        exponent_interval=tuple(row["exponent"]) if "exponent" in row else None,
+        resamples_file=row.get("resamples"),
+    )
+
+
+@functools.cache
+def _columns(file: Path) -> Mapping[str, Array]:
+    with file.open(newline="") as lines:
+        rows = csv.reader(lines)
+        names = next(rows)
+        values = np.array([[float(cell) for cell in row] for row in rows])
+    return dict(zip(names, values.T, strict=True))
