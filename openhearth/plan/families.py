@@ -7,7 +7,7 @@ tests build the same configurations with transformers and compare parameter coun
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -42,7 +42,7 @@ class Family:
     relative_positions: bool = False
     embedding_norm: bool = False
     final_norm: bool = True
-    head_dim: int | None = None  # the class's default, where it is not hidden_size / heads
+    defaults: Mapping[str, int] = field(default_factory=dict)  # of sizes that the class assumes when config.json does not say
 
 
 _LLAMA = Family()
@@ -50,7 +50,9 @@ _ATTENTION = Family(qkv_bias=("attention_bias", False), output_bias=("attention_
 _GPT = Family(norm="layer", gated=False, tied=True, four_times=True, qkv_bias=True, output_bias=True, mlp_bias=True)
 _GPT2 = replace(_GPT, positions="n_positions")
 _GPTJ = replace(_GPT, norms=1, tied=False, qkv_bias=False, output_bias=False, head_bias=True)
-_GEMMA = replace(_ATTENTION, tied=True, head_dim=256)
+_GEMMA = replace(_ATTENTION, tied=True, defaults={"head_dim": 256, "num_key_value_heads": 16})
+_GEMMA_3 = {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "sliding_window": 4096}
+"""Gemma 3's own files leave these out."""
 _COHERE = replace(_ATTENTION, norm="layer-without-bias", norms=1, tied=True)
 _OLMO2 = replace(_ATTENTION, query_key_norm="all")
 _DEEPSEEK = replace(_ATTENTION, experts="optional")
@@ -75,7 +77,7 @@ FAMILIES: dict[str, Family] = {
     "bloom": replace(_GPT, embedding_norm=True),
     "falcon": _by("bias", False, _GPT),
     "mpt": Family(norm="layer-without-bias", gated=False, tied=True, four_times=True),
-    "starcoder2": replace(_by("use_bias", True, _GPT), four_times=False, pattern=1),
+    "starcoder2": replace(_by("use_bias", True, _GPT), four_times=False, pattern=1, defaults={"num_key_value_heads": 2}),
     "phi": replace(_GPT, norms=1, tied=False, head_bias=True, query_key_norm="head", query_key_norm_if=("qk_layernorm", False)),
     "persimmon": replace(_GPT, tied=False, four_times=False, query_key_norm="head", query_key_norm_if=("qk_layernorm", True)),
     "stablelm": Family(norm="layer", qkv_bias=("use_qkv_bias", False)),
@@ -84,43 +86,48 @@ FAMILIES: dict[str, Family] = {
     "gopher": replace(_GPT, norm="rms", tied=True, relative_positions=True),
     # Llama and its kin: RMSNorm, SwiGLU
     "llama": replace(_ATTENTION, mlp_bias=("mlp_bias", False)),
-    "smollm3": replace(_ATTENTION, mlp_bias=("mlp_bias", False), tied=True),
+    "smollm3": replace(_ATTENTION, mlp_bias=("mlp_bias", False), tied=True, defaults={"num_key_value_heads": 4}),
     "granite": replace(_ATTENTION, mlp_bias=("mlp_bias", False)),
-    "helium": Family(head_dim=128, qkv_bias=("attention_bias", False), mlp_bias=("mlp_bias", False)),
+    "helium": Family(defaults={"head_dim": 128}, qkv_bias=("attention_bias", False), mlp_bias=("mlp_bias", False)),
     "arcee": replace(_ATTENTION, gated=False, mlp_bias=("mlp_bias", False)),
     "apertus": replace(_ATTENTION, gated=False, query_key_norm="head"),
     "seed_oss": Family(
-        head_dim=128, qkv_bias=("attention_bias", True), output_bias=("attention_out_bias", False), mlp_bias=("mlp_bias", False)
+        qkv_bias=("attention_bias", True),
+        defaults={"head_dim": 128, "num_key_value_heads": 8},
+        output_bias=("attention_out_bias", False),
+        mlp_bias=("mlp_bias", False),
     ),
-    "mistral": replace(_LLAMA, pattern=1),
-    "ministral": replace(_LLAMA, pattern=1),
-    "ministral3": replace(_LLAMA, pattern=1),
+    "mistral": replace(_LLAMA, pattern=1, defaults={"num_key_value_heads": 8}),
+    "ministral": replace(_LLAMA, pattern=1, defaults={"num_key_value_heads": 8}),
+    "ministral3": replace(_LLAMA, pattern=1, defaults={"head_dim": 128, "num_key_value_heads": 8}),
     "phi3": replace(_LLAMA, pattern=1),
-    "glm": Family(head_dim=128, qkv_bias=("attention_bias", True)),
-    "glm4": Family(head_dim=128, norms=4, qkv_bias=("attention_bias", True)),
+    "glm": Family(defaults={"head_dim": 128, "num_key_value_heads": 2}, qkv_bias=("attention_bias", True)),
+    "glm4": Family(defaults={"head_dim": 128, "num_key_value_heads": 2}, norms=4, qkv_bias=("attention_bias", True)),
     "gemma": _GEMMA,
-    "gemma2": replace(_GEMMA, norms=4, pattern=2),
-    "gemma3_text": replace(_GEMMA, norms=4, pattern=6, query_key_norm="head"),
+    "gemma2": replace(_GEMMA, norms=4, pattern=2, defaults={"head_dim": 256, "num_key_value_heads": 4}),
+    "gemma3_text": replace(_GEMMA, norms=4, pattern=6, query_key_norm="head", defaults=_GEMMA_3),
     "cohere": replace(_COHERE, query_key_norm="all", query_key_norm_if=("use_qk_norm", False)),
     "cohere2": replace(_COHERE, pattern=4),
     "olmo": replace(_ATTENTION, norm="none"),
     "olmo2": _OLMO2,
     "olmo3": replace(_OLMO2, pattern=4),
     "exaone4": Family(query_key_norm="head", pattern=4),
-    "ernie4_5": _by("use_bias", False, Family(tied=True)),
+    "ernie4_5": _by("use_bias", False, Family(tied=True, defaults={"head_dim": 128, "num_key_value_heads": 2})),
     "qwen2": Family(qkv_bias=True, pattern=1),
-    "qwen3": replace(_ATTENTION, head_dim=128, query_key_norm="head", pattern=1),
+    "qwen3": replace(_ATTENTION, defaults={"head_dim": 128}, query_key_norm="head", pattern=1),
     # Mixtures of experts
-    "mixtral": Family(pattern=1, experts="required"),
-    "phimoe": replace(_ATTENTION, norm="layer", pattern=1, experts="required", head_bias=("lm_head_bias", False)),
+    "mixtral": Family(defaults={"num_key_value_heads": 8}, pattern=1, experts="required"),
+    "phimoe": replace(
+        _ATTENTION, defaults={"num_key_value_heads": 8}, norm="layer", pattern=1, experts="required", head_bias=("lm_head_bias", False)
+    ),
     "granitemoe": replace(_ATTENTION, experts="required"),
     "granitemoeshared": replace(_ATTENTION, experts="required"),
     "olmoe": replace(_OLMO2, experts="required"),
     "qwen2_moe": Family(qkv_bias=("qkv_bias", True), pattern=1, experts="required", shared_gate=True),
-    "qwen3_moe": replace(_ATTENTION, query_key_norm="head", pattern=1, experts="required"),
-    "minimax_m2": Family(query_key_norm="all", experts="required"),
+    "qwen3_moe": replace(_ATTENTION, defaults={"num_key_value_heads": 4}, query_key_norm="head", pattern=1, experts="required"),
+    "minimax_m2": Family(defaults={"head_dim": 128, "num_key_value_heads": 8}, query_key_norm="all", experts="required"),
     "gpt_oss": Family(
-        head_dim=64,
+        defaults={"head_dim": 64, "num_key_value_heads": 8},
         qkv_bias=("attention_bias", True),
         output_bias=("attention_bias", True),
         mlp_bias=True,
@@ -128,13 +135,19 @@ FAMILIES: dict[str, Family] = {
         experts="required",
         router_bias=True,
     ),
-    "ernie4_5_moe": replace(_by("use_bias", False, Family(tied=True)), experts="required", router_bias=True),
-    "glm4_moe": Family(
-        experts="required", qkv_bias=("attention_bias", False), query_key_norm="head", query_key_norm_if=("use_qk_norm", False)
+    "ernie4_5_moe": replace(
+        _by("use_bias", False, Family(tied=True, defaults={"num_key_value_heads": 4})), experts="required", router_bias=True
     ),
-    "llama4_text": replace(_ATTENTION, experts="required", pattern=4),
-    "deepseek_v2": _DEEPSEEK,
-    "deepseek_v3": _DEEPSEEK,
+    "glm4_moe": Family(
+        defaults={"num_key_value_heads": 8, "first_k_dense_replace": 1, "n_shared_experts": 1},
+        experts="required",
+        qkv_bias=("attention_bias", False),
+        query_key_norm="head",
+        query_key_norm_if=("use_qk_norm", False),
+    ),
+    "llama4_text": replace(_ATTENTION, defaults={"head_dim": 128, "num_key_value_heads": 8}, experts="required", pattern=4),
+    "deepseek_v2": replace(_DEEPSEEK, defaults={"n_shared_experts": 2}),
+    "deepseek_v3": replace(_DEEPSEEK, defaults={"n_shared_experts": 1, "first_k_dense_replace": 3}),
 }
 """By model_type."""
 
@@ -196,6 +209,10 @@ def read(config: Mapping[str, Any], where: str) -> Shape:
     fields = _Fields(config, where)
     _refuse_other_kinds(fields)
     family_name, family = _family(fields, notes)
+    assumed = {key: value for key, value in family.defaults.items() if key not in config}
+    if assumed:
+        notes.append("not in the file, taken as transformers does: " + ", ".join(f"{key} {value:,}" for key, value in assumed.items()))
+        fields.config = {**config, **assumed}
     if "quantization_config" in config:
         notes.append("quantization_config changes the bytes of the weights, not their number")
 
@@ -217,7 +234,7 @@ def read(config: Mapping[str, Any], where: str) -> Shape:
         "num_layers": layers,
         "num_heads": heads,
         "num_kv_heads": kv_heads,
-        "head_dim": latent.nope_dim + latent.rope_dim if latent else _head_dim(fields, family, hidden, heads),
+        "head_dim": latent.nope_dim + latent.rope_dim if latent else _head_dim(fields, hidden, heads),
         "intermediate_size": _intermediate(fields, family, family_name, hidden, experts),
         "gated": family.gated,
         "tie_word_embeddings": fields.choice(("tie_word_embeddings", family.tied)),
@@ -282,15 +299,15 @@ def _kv_heads(fields: _Fields, family: str, heads: int) -> int:
     return fields.whole("num_key_value_heads", "num_kv_heads", "n_head_kv", default=heads)
 
 
-def _head_dim(fields: _Fields, family: Family, hidden: int, heads: int) -> int:
-    if "head_dim" not in fields.config and family.head_dim:
-        return family.head_dim
+def _head_dim(fields: _Fields, hidden: int, heads: int) -> int:
     if fields.present("head_dim") is None and hidden % heads:
         raise fields.error("num_attention_heads", f"({heads}) must divide hidden_size ({hidden}) where head_dim is not given")
     return fields.whole("head_dim", default=hidden // heads)
 
 
 def _intermediate(fields: _Fields, family: Family, name: str, hidden: int, experts: Experts | None) -> int:
+    if name in ("bloom", "openai-gpt"):
+        return 4 * hidden  # whatever config.json says
     if name == "llama4_text":
         return fields.whole("intermediate_size_mlp")
     if name == "mpt":
@@ -341,9 +358,7 @@ def _has_experts(fields: _Fields, layer: int, layers: int) -> bool:
     if isinstance(chosen, list):
         return layer in chosen
     step = fields.whole("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq", "moe_layer_interval", default=1)
-    first = fields.whole(
-        "first_k_dense_replace", "moe_layer_start_index", default=fields.config.get("model_type") in ("glm4_moe", "ernie4_5_moe"), low=0
-    )
+    first = fields.whole("first_k_dense_replace", "moe_layer_start_index", default=fields.config.get("model_type") == "ernie4_5_moe", low=0)
     last = fields.whole("moe_layer_end_index", default=layers - 1, low=-1)
     dense = fields.config.get("mlp_only_layers") or ()
     offset = 0 if fields.present("moe_layer_freq") else 1
@@ -389,6 +404,8 @@ def _special(fields: _Fields, name: str, heads: int) -> dict[str, Any]:
         if fields.choice(("qk_layernorm", False)):
             raise fields.error("qk_layernorm", "is not counted for StableLM")
         return {"norms_per_layer": 1 if fields.choice(("use_parallel_residual", False)) else 2}
+    if name == "ernie4_5_moe" and fields.choice(("use_bias", False)):
+        raise fields.error("use_bias", "is not counted for Ernie 4.5's mixture of experts")
     if name == "gpt_oss":
         return {"extra_per_layer": heads}  # one attention sink per head
     if name == "apertus":

@@ -30,7 +30,7 @@ CONVENTIONS = {
     "6n-total": "6 x all parameters; of a mixture of experts far too much, kept to read what others computed",
     "deepseek": "DeepSeek LLM's M: as 'full' without the head: 72 x layers x hidden^2 + 12 x layers x hidden x sequence (eq. 2)",
     "kaplan": "Kaplan et al. 2020, table 1, times 3: as 'causal' without the head",
-    "hoffmann": "Hoffmann et al. 2022, appendix F: as 'full', with the input embedding as a matrix product and the softmax counted",
+    "hoffmann": "Hoffmann et al. 2022, appendix F, as its table A4 is computed: as 'deepseek', and the softmax (3 x heads x sequence)",
 }
 """The ways in which training FLOPs per token are counted. A figure without its convention is off by up to a fifth."""
 
@@ -241,7 +241,7 @@ class Shape(BaseModel):
             return layers + self.attention_flops_per_token(sequence_length, causal=True)
         if convention == "hoffmann":
             softmax = 9 * self.num_heads * self._keys_seen(sequence_length)
-            return layers + 2 * head + self.attention_flops_per_token(sequence_length) + softmax
+            return layers + self.attention_flops_per_token(sequence_length) + softmax
         raise HearthError(
             f"convention '{convention}' is not known{nearest(convention, CONVENTIONS)}; the conventions are {', '.join(CONVENTIONS)}"
         )
@@ -284,7 +284,7 @@ class Shape(BaseModel):
         per_layer = self.latent.rank + self.latent.rope_dim if self.latent else 2 * self.num_kv_heads * self.head_dim
         return self.num_layers * per_layer * element_bytes
 
-    def kv_bytes(self, sequence_length: Numbers, element_bytes: float = 2) -> float | Number:
+    def kv_bytes(self, sequence_length: Numbers, element_bytes: float = 2) -> Numbers:
         """Bytes of cached keys and values of one sequence of this length."""
         return self.kv_bytes_per_token(element_bytes) / self.num_layers * self._keys_seen(sequence_length)
 
