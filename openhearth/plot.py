@@ -6,22 +6,20 @@ other text and does not continue the first curve.
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openhearth import run_folder
+from openhearth import drawing, run_folder
 from openhearth.errors import HearthError
-from openhearth.ledger import Json, Ledger, write_atomic
+from openhearth.ledger import Json, Ledger
 from openhearth.record import file_of, json_lines, ledger_facts
 from openhearth.report import quantity
 from openhearth.runner import latest_stages
 
-FORMATS = (".png", ".svg", ".pdf")
-COLOURS = {"pretrain": "#c2410c", "sft": "#0f766e"}
+COLOURS = {"pretrain": drawing.COLOURS[0], "sft": drawing.COLOURS[1]}
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,14 @@ class Curve:
 
 def draw(folder: Path, file: Path) -> None:
     """Write the picture. Raises HearthError without matplotlib, for an unknown format, and for a run with nothing trained."""
-    if file.suffix.lower() not in FORMATS:
-        raise HearthError(f"--plot {file}: the name must end in {', '.join(FORMATS)}")
-    if not file.parent.is_dir() or file.is_dir():
-        raise HearthError(f"--plot {file}: {'is a folder' if file.is_dir() else 'its folder does not exist'}; name a file in one that does")
+    drawing.check(file)
     facts = ledger_facts(folder)
     shown = {stage["stage"] for stage in facts["stages"]}
     latest = latest_stages(Ledger(folder / run_folder.LEDGER).entries())
     curves = [curve for kind in COLOURS if kind in shown and (curve := read_curve(folder, latest[kind])) is not None]
     if not curves:
         raise HearthError(f"{folder}: nothing is trained here yet, so there is no loss to draw")
-    write_atomic(file, picture(facts, curves, file.suffix.lower()[1:]))
+    picture(file, facts, curves)
 
 
 def read_curve(folder: Path, entry: Json) -> Curve | None:
@@ -64,33 +59,18 @@ def read_curve(folder: Path, entry: Json) -> Curve | None:
     return Curve(entry["stage"], [row["tokens"] for row in steps], seconds, [row["loss"] for row in steps])
 
 
-def picture(facts: Json, curves: Sequence[Curve], form: str) -> bytes:
-    """The bytes of the picture in `form` (png, svg, pdf)."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise HearthError("--plot needs matplotlib, which is not installed: pip install 'openhearth[plot]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def picture(file: Path, facts: Json, curves: Sequence[Curve]) -> None:
+    """Draw loss against tokens, and against time where every step's time is known."""
     timed = all(curve.seconds is not None for curve in curves)
-    style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "openhearth"}
-    with pyplot.rc_context(style):
-        figure, panels = pyplot.subplots(1, 2 if timed else 1, figsize=(10.5 if timed else 6, 4), sharey=True, squeeze=False)
+    title = f"{facts['run']}, budget {facts['budget']}"
+    columns = 2 if timed else 1
+    with drawing.canvas(file, 1, columns, title=title, size=(10.5 if timed else 6, 4), sharey=True) as (_, panels):
         _panel(panels[0][0], curves, [curve.tokens for curve in curves], "tokens", quantity)
         panels[0][0].set_ylabel("loss, nats per token")
         if timed:
-            _panel(
-                panels[0][1], curves, [curve.seconds or [] for curve in curves], "minutes of training", lambda value: f"{value / 60:.3g}"
-            )
+            minutes = [curve.seconds or [] for curve in curves]
+            _panel(panels[0][1], curves, minutes, "minutes of training", lambda value: f"{value / 60:.3g}")
         panels[0][-1].legend(frameon=False, loc="upper right")
-        figure.suptitle(f"{facts['run']}, budget {facts['budget']}", x=0.01, ha="left", fontsize=12, fontweight="bold")
-        figure.tight_layout()
-        out = io.BytesIO()
-        metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
-        figure.savefig(out, format=form, dpi=150, metadata=metadata)
-        pyplot.close(figure)
-    return out.getvalue()
 
 
 def _panel(axes: Any, curves: Sequence[Curve], places: Sequence[list[float]], name: str, form: Any) -> None:
@@ -107,7 +87,6 @@ def _panel(axes: Any, curves: Sequence[Curve], places: Sequence[list[float]], na
     axes.set_xlabel(name)
     axes.set_xlim(left=0)
     axes.grid(axis="y", color="0.92")
-    axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(lambda value, _: form(value) if value else "0")
 
 
