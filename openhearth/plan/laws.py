@@ -1,8 +1,8 @@
 """The laws of scale: what loss a model of N parameters has after D tokens, and how a budget of FLOPs is best split between the two.
 
-Every law is data (`tables/laws.toml`: coefficients exact and printed, source, the runs behind it). Two ideas keep the code short. All laws of
-the form E + A/N^alpha + B/D^beta, also Gadre's under another name, share one closed form for the optimum. And all of them take repeated data the
-same way (Muennighoff et al. 2023): N and D are first made *effective*, then the law is used as it is.
+Every law is data (`tables/laws.toml`: coefficients exact and printed, source, the runs behind it). Two ideas keep the code short. All
+laws of the form E + A/N^alpha + B/D^beta, also Gadre's under another name, share one closed form for the optimum. And all of them take
+repeated data the same way (Muennighoff et al. 2023): N and D are first made *effective*, then the law is used as it is.
 
 Losses are in nats per token of the law's own text and tokenizer: two laws' losses must not be subtracted from each other.
 """
@@ -51,7 +51,7 @@ class Domain:
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """One law. `form` is chinchilla, gadre, kaplan or allocation (the last has an optimum but no loss); tables/laws.toml says what each means."""
+    """One law. `form` is chinchilla, gadre, kaplan or allocation (the last without a loss): see tables/laws.toml."""
 
     name: str
     title: str
@@ -104,10 +104,10 @@ class Law:
 
         Raises HearthError for a law that only allocates, and for `unique_tokens` with Kaplan's law, which knows no repetition.
         """
-        n, d = _above_zero("parameters", parameters), _above_zero("tokens", tokens)
+        n, d = above_zero("parameters", parameters), above_zero("tokens", tokens)
         if self.form == "allocation":
             raise HearthError(f"the law {self.name} says how to split a budget, not what loss it buys; take refit")
-        unique = None if unique_tokens is None else _above_zero("unique tokens", unique_tokens)
+        unique = None if unique_tokens is None else above_zero("unique tokens", unique_tokens)
         if self.form == "kaplan":
             if unique is not None:
                 raise HearthError("the law kaplan knows no repetition; take muennighoff")
@@ -120,7 +120,7 @@ class Law:
 
         For laws with a loss: its least value (Hoffmann et al. 2022, eq. 4). For Kaplan's and the others: the paper's own allocation.
         """
-        c = _above_zero("FLOPs", flops)
+        c = above_zero("FLOPs", flops)
         n, d = self._allocate(c, self.coefficients if not self.additive else None)
         return plain(n), plain(d)
 
@@ -128,7 +128,7 @@ class Law:
         """(parameters, tokens), each (resamples, budgets), of the law refitted to resamples of its runs; None without resamples."""
         if self.resamples is None:
             return None
-        c = np.atleast_1d(_above_zero("FLOPs", flops))
+        c = np.atleast_1d(above_zero("FLOPs", flops))
         if self.additive:
             assert self.resampled_terms is not None
             return self.resampled_terms.optimal(c)
@@ -162,7 +162,7 @@ class Terms:
 
     @classmethod
     def of(cls, form: str, values: Mapping[str, Any]) -> Terms:
-        """From the coefficients of a law. Gadre's (a M^eta + b M^-eta) C^-eta with M = D/N and C = 6ND is 6^-eta (a N^-2eta + b D^-2eta)."""
+        """From a law's coefficients. Gadre's (a M^eta + b M^-eta) C^-eta with M = D/N, C = 6ND is 6^-eta (a N^-2eta + b D^-2eta)."""
         repeats = {key: values[key] for key in ("repeat_tokens", "repeat_parameters") if key in values}
         if form == "gadre":
             eta = values["eta"]
@@ -187,7 +187,7 @@ class Terms:
 
     def matched_parameters(self, unique: Array) -> Array:
         """U_N: the parameters for which `unique` tokens, seen once, are optimal."""
-        return self.balance ** ((self.alpha + self.beta) / self.alpha) * unique ** (self.beta / self.alpha)
+        return np.asarray(self.balance ** ((self.alpha + self.beta) / self.alpha) * unique ** (self.beta / self.alpha))
 
     def effective(self, n: Array, d: Array, unique: Array | None) -> tuple[Array, Array]:
         """(N', D'): what parameters and repeated tokens are worth (Muennighoff et al. 2023, eq. 5 and 6)."""
@@ -202,7 +202,7 @@ class Terms:
     def loss(self, n: Array, d: Array, unique: Array | None = None) -> Array:
         """Nats per token."""
         n_worth, d_worth = self.effective(n, d, unique)
-        return self.E + self.A / n_worth**self.alpha + self.B / d_worth**self.beta
+        return np.asarray(self.E + self.A / n_worth**self.alpha + self.B / d_worth**self.beta)
 
 
 class _Laws(Mapping[str, Law]):
@@ -237,8 +237,8 @@ def law(name: str | Law) -> Law:
 
 
 def effective_tokens(epochs: Number, repeat_tokens: float = REPEAT_TOKENS) -> Number:
-    """What `epochs` passes over data are worth in passes over fresh data: 4 are worth 3.73, none more than 16.39 (Muennighoff et al. 2023)."""
-    values = _above_zero("epochs", epochs)
+    """What passes over data are worth in passes over fresh data: 4 are worth 3.73, no number more than 16.39."""
+    values = above_zero("epochs", epochs)
     return plain(np.where(values <= 1, values, 1 - repeat_tokens * np.expm1(-np.maximum(values - 1, 0) / repeat_tokens)))
 
 
@@ -248,7 +248,8 @@ def plain(values: Any) -> Number:
     return float(array) if array.ndim == 0 else array
 
 
-def _above_zero(what: str, values: Number) -> Array:
+def above_zero(what: str, values: Number) -> Array:
+    """As an array of floats; raises HearthError naming `what` unless all are finite and above zero."""
     try:
         array = np.asarray(values, float)
     except (TypeError, ValueError):

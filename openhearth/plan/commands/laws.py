@@ -1,0 +1,77 @@
+"""`hearth plan laws`: the table of laws, as it is used."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Any
+
+from openhearth.plan.laws import LAWS, Law
+from openhearth.plan.quantities import say
+
+FORMULAS = {
+    "chinchilla": "L = E + A/N^alpha + B/D^beta",
+    "gadre": "L = E + (a M^eta + b M^-eta) C^-eta, M = D/N, C = 6ND",
+    "kaplan": "L = [(Nc/N)^(alphaN/alphaD) + Dc/D]^alphaD; N_opt = Ne (C in PF-days)^pN",
+    "allocation": "N_opt = kN C^a, D_opt = kD C^b; what is not given follows from C = 6ND",
+}
+
+
+def laws_command(*, json: bool = False) -> int:
+    """Print every law."""
+    rows = [law_facts(each) for each in LAWS.values()]
+    if json:
+        print(jsonlib.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _show(rows)
+    return 0
+
+
+def law_facts(law: Law) -> dict[str, Any]:
+    """A law as --json prints it: name, title, source, formula, counts, coefficients, domain, what its interval comes from, note."""
+    resamples = law.resamples
+    return {
+        "law": law.name,
+        "title": law.title,
+        "source": law.source,
+        "formula": FORMULAS[law.form],
+        "counts": law.counts,
+        "loss_of": law.text,
+        "coefficients": dict(law.coefficients),
+        "printed": dict(law.printed),
+        "parameters": list(law.domain.parameters),
+        "tokens": list(law.domain.tokens),
+        "flops": list(law.domain.flops),
+        "resamples": None if resamples is None else len(next(iter(resamples.values()))),
+        "exponent_interval_80": None if law.exponent_interval is None else list(law.exponent_interval),
+        "note": law.note or None,
+    }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for row in rows:
+        console.print(Text.assemble((row["law"], "bold"), f"  {row['title']}"), soft_wrap=True)
+        lines = [row["formula"], _values(row["coefficients"])]
+        if row["printed"] != row["coefficients"]:
+            lines.append(f"printed: {_values(row['printed'])}")
+        ranges = (f"{say(row[key][0])} to {say(row[key][1])} {key}" for key in ("parameters", "tokens"))
+        lines.append(
+            f"runs of {', '.join(ranges)}, {row['flops'][0]:.1e} to {row['flops'][1]:.1e} FLOPs; {row['loss_of']}; N counts {row['counts']}"
+        )
+        if row["resamples"]:
+            lines.append(f"intervals from {row['resamples']:,} resamples of its runs")
+        if row["exponent_interval_80"]:
+            low, high = row["exponent_interval_80"]
+            lines.append(f"the paper prints only the exponent's 80 % interval: {low} to {high}")
+        lines.append(row["source"])
+        if row["note"]:
+            lines.append(f"note: {row['note']}")
+        for line in lines:
+            console.print(Text(f"    {line}", style="dim"), soft_wrap=True)
+
+
+def _values(coefficients: dict[str, float]) -> str:
+    return ", ".join(f"{name} = {value:.7g}" for name, value in coefficients.items())

@@ -1,0 +1,359 @@
+"""`optimal`: parameters, tokens and loss that a budget buys, by one law or by all of them side by side.
+
+One objective takes every constraint: the least loss with training plus serving inside the budget, the budget in FLOPs or in money, the
+tokens drawn from so many unique ones. The constraint that binds is named. `quality_of` asks the question backwards: the cheapest model
+that is as good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from openhearth.errors import HearthError
+from openhearth.plan.laws import DEFAULT, LAWS, Array, Law, Number, Terms, above_zero, plain
+from openhearth.plan.laws import law as law_named
+from openhearth.plan.splitting import Work, at_quality, within_budget
+
+LEAST_FLOPS, MOST_FLOPS = 1e15, 1e30
+INTERVALS_UP_TO = 64
+"""Optima for which intervals are computed unasked: each costs as many optima as the law has resamples."""
+PERCENTILES = (2.5, 97.5)
+_ARRAYS = ("budget", "unique", "served", "quality_of")
+SERVING_BINDS = 0.01
+"""Serving is said to bind when it moves the size by more than this share."""
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best split of one budget, or of an array of them, by one law. Parameters are counted as the law counts them (`law.counts`).
+
+    FLOPs are training FLOPs' worth: where serving is dearer per FLOP, `serving_flops` counts it by its cost.
+    """
+
+    law: Law
+    parameters: Number
+    tokens: Number
+    loss: Number | None
+    """Nats per token of the law's own text; None for a law that only allocates."""
+    training_flops: Number
+    serving_flops: Number
+    usd: Number | None
+    """Training and serving, where a price is given."""
+    unique_tokens: Number | None
+    binding: Any
+    """compute, money, data, serving or quality: the constraint that shapes the answer; an array of them for arrays."""
+    decades: Number
+    """Powers of ten by which training lies beyond the law's largest run (negative: below its least; 0: inside)."""
+    interval: Mapping[str, tuple[Number, Number]] | None = None
+    """95 % intervals of parameters, tokens, tokens_per_parameter, loss, from refits to resamples of the law's runs; None without."""
+    gains: Mapping[str, Number] = field(default_factory=dict)
+    """Nats by which a tenth more of each constraint (of serving: a tenth less) lowers the loss."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tokens_per_parameter(self) -> Number:
+        """D/N."""
+        return plain(np.asarray(self.tokens) / self.parameters)
+
+    @property
+    def epochs(self) -> Number | None:
+        """Passes over the unique tokens, 1 where they are not all needed; None if no limit was given."""
+        return None if self.unique_tokens is None else plain(np.maximum(np.asarray(self.tokens) / self.unique_tokens, 1.0))
+
+    @property
+    def total_flops(self) -> Number:
+        """Training and serving."""
+        return plain(np.asarray(self.training_flops) + self.serving_flops)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, as arrays that broadcast against each other."""
+
+    budget: Array | None
+    """Training FLOPs' worth, training and serving; None where a quality is asked for."""
+    by_money: Any = False
+    """Where the money, not the FLOPs, is the smaller budget."""
+    usd_per_flop: float | None = None
+    unique: Array | None = None
+    served: Array | None = None
+    """Served tokens, times what a FLOP of serving costs over one of training."""
+    quality_of: Array | None = None
+    loss: Array | None = None
+    work: Work = field(default_factory=Work)
+
+    @property
+    def plain_budget(self) -> bool:
+        """Whether every law can answer: a budget of 6ND."""
+        return self.budget is not None and self.served is None and self.work.sequence_length is None
+
+
+def optimal(
+    flops: Number | None = None,
+    *,
+    law: str | Law | None = None,
+    unique_tokens: Number | None = None,
+    serve_tokens: Number | None = None,
+    usd: Number | None = None,
+    usd_per_flop: float | None = None,
+    price_per_hour: float | None = None,
+    peak_flops: float | None = None,
+    mfu: float | None = None,
+    serve_mfu: float | None = None,
+    quality_of: Number | None = None,
+    loss: Number | None = None,
+    sequence_length: float | None = None,
+    intervals: bool | None = None,
+) -> Any:
+    """What a budget buys: an `Optimum`, or with law="all" {name: Optimum} of all laws that can answer. Floats or arrays.
+
+    flops: training FLOPs (with `serve_tokens`: of training and serving together), 1e15 to 1e30.
+    law: a name, a Law, or "all". By default refit, and muennighoff where `unique_tokens` are given: it alone was fitted to repeated data.
+    unique_tokens: different tokens there are; more are repetitions, worth less each time (Muennighoff et al. 2023).
+    serve_tokens: tokens that the model will be asked for: 2N FLOPs each, paid from the same budget (Sardana et al. 2023).
+    usd: the budget in money; a FLOP costs `usd_per_flop`, or `price_per_hour` / (3600 x `peak_flops` x `mfu`). With `flops` too, both hold.
+    serve_mfu: utilisation while serving; by default that of training. A lower one makes served FLOPs dearer.
+    quality_of, loss: instead of a budget, the cheapest model as good as the compute-optimal one of so many parameters, or of this loss.
+    sequence_length: counts attention in a decoder 128 times as wide as deep, instead of 6N a token.
+    intervals: 95 % intervals where the law's runs are open; by default for up to 64 optima.
+
+    Raises HearthError on an unknown law, numbers out of bounds, and questions that the law cannot answer.
+    """
+    question = ask(
+        flops,
+        unique_tokens=unique_tokens,
+        serve_tokens=serve_tokens,
+        usd=usd,
+        usd_per_flop=price_of_a_flop(price_per_hour, peak_flops, mfu) if usd_per_flop is None else usd_per_flop,
+        serving_costs=1.0 if serve_mfu is None else _share("mfu", mfu) / _share("serve_mfu", serve_mfu),
+        quality_of=quality_of,
+        loss=loss,
+        sequence_length=sequence_length,
+    )
+    if isinstance(law, str) and law == "all":
+        return {name: answer(each, question, intervals) for name, each in LAWS.items() if refusal(each, question) is None}
+    chosen = law_named(law if law is not None else DEFAULT if unique_tokens is None else "muennighoff")
+    said = refusal(chosen, question)
+    if said is not None:
+        raise HearthError(said)
+    return answer(chosen, question, intervals)
+
+
+def price_of_a_flop(price_per_hour: float | None, peak_flops: float | None, mfu: float | None) -> float | None:
+    """USD per FLOP done: the price of an hour over the FLOPs done in it. None if no price is given; raises HearthError on half a price."""
+    given = {"price_per_hour": price_per_hour, "peak_flops": peak_flops, "mfu": mfu}
+    if price_per_hour is None and peak_flops is None:
+        return None
+    missing = [name for name, value in given.items() if value is None]
+    if missing or price_per_hour is None or peak_flops is None:
+        raise HearthError(f"a price of FLOPs needs {', '.join(given)}: {missing[0]} is missing")
+    return float(above_zero("price_per_hour", price_per_hour)) / (3600 * float(above_zero("peak_flops", peak_flops)) * _share("mfu", mfu))
+
+
+def ask(
+    flops: Number | None = None,
+    *,
+    unique_tokens: Number | None = None,
+    serve_tokens: Number | None = None,
+    usd: Number | None = None,
+    usd_per_flop: float | None = None,
+    serving_costs: float = 1.0,
+    quality_of: Number | None = None,
+    loss: Number | None = None,
+    sequence_length: float | None = None,
+) -> Question:
+    """The arguments of `optimal`, checked. `serving_costs`: what a served FLOP costs over a trained one. Raises HearthError."""
+    goals = [name for name, value in (("quality_of", quality_of), ("loss", loss)) if value is not None]
+    if len(goals) + (flops is not None or usd is not None) != 1:
+        raise HearthError("ask for one of: a budget (flops, usd), the quality of a size (quality_of), a loss")
+    if usd is not None and usd_per_flop is None:
+        raise HearthError("a budget in money needs the price of a FLOP: usd_per_flop, or price_per_hour with peak_flops and mfu")
+    if usd_per_flop is not None:
+        above_zero("usd_per_flop", usd_per_flop)
+    budget, by_money = None, np.asarray(False)
+    if flops is not None:
+        budget = _in_bounds("flops", above_zero("flops", flops))
+    if usd is not None:
+        bought = _in_bounds("FLOPs for this money", above_zero("usd", usd) / np.asarray(usd_per_flop))
+        by_money = np.asarray(True) if budget is None else bought < budget
+        budget = bought if budget is None else np.minimum(bought, budget)
+    return Question(
+        budget=budget,
+        by_money=by_money,
+        usd_per_flop=usd_per_flop,
+        unique=None if unique_tokens is None else above_zero("unique_tokens", unique_tokens),
+        served=None if serve_tokens is None else above_zero("serve_tokens", serve_tokens) * serving_costs,
+        quality_of=None if quality_of is None else above_zero("quality_of", quality_of),
+        loss=None if loss is None else above_zero("loss", loss),
+        work=Work(None if sequence_length is None else float(above_zero("sequence_length", sequence_length))),
+    )
+
+
+def refusal(law: Law, question: Question) -> str | None:
+    """Why a law cannot answer; None if it can."""
+    if law.additive or question.plain_budget:
+        return None
+    asked = "serving" if question.served is not None else "a sequence length" if question.budget is not None else "a quality"
+    return f"the law {law.name} says nothing of {asked}; take refit"
+
+
+def answer(law: Law, question: Question, intervals: bool | None = None) -> Optimum:
+    """One law's answer; `refusal` must have found nothing."""
+    n, d = split(law, question)
+    value = np.asarray(law.loss(n, d, question.unique if law.additive else None)) if law.has_loss else None
+    if question.budget is None and np.isnan(n).any():
+        raise HearthError(_out_of_reach(law, question))
+    training = question.work.train(n) * d
+    serving = np.zeros_like(n) if question.served is None else question.work.serve(n) * question.served
+    usd = None if question.usd_per_flop is None else (training + serving) * question.usd_per_flop
+    gains = _gains(law, question, value)
+    decades = law.domain.decades(training)
+    interval = None
+    if intervals or (intervals is None and n.size <= INTERVALS_UP_TO):
+        interval = _interval(law, question)
+    return Optimum(
+        law=law,
+        parameters=plain(n),
+        tokens=plain(d),
+        loss=None if value is None else plain(value),
+        training_flops=plain(training),
+        serving_flops=plain(serving),
+        usd=None if usd is None else plain(usd),
+        unique_tokens=None if question.unique is None else plain(np.broadcast_to(question.unique, n.shape)),
+        binding=_binding(law, question, n, d, gains),
+        decades=decades,
+        interval=interval,
+        gains={name: plain(gain) for name, gain in gains.items()},
+        notes=_notes(law, question, d),
+    )
+
+
+def split(law: Law, question: Question) -> tuple[Array, Array]:
+    """(parameters, tokens), as arrays."""
+    if not law.additive:
+        assert question.budget is not None
+        n, d = law.optimal(question.budget)
+        return np.asarray(n), np.asarray(d)
+    n, d = _split(law.terms, question)
+    return np.asarray(n, float), np.asarray(d, float)
+
+
+def _split(terms: Terms, question: Question) -> tuple[Array, Array]:
+    if question.budget is None:
+        return at_quality(terms, _target(terms, question), question.unique, question.served, question.work)
+    if question.unique is None and question.plain_budget:
+        return terms.optimal(question.budget)
+    return within_budget(terms, question.budget, question.unique, question.served, question.work)
+
+
+def _target(terms: Terms, question: Question) -> Array:
+    """The loss asked for: given, or that of the compute-optimal model of so many parameters on fresh tokens."""
+    if question.loss is not None:
+        return question.loss
+    assert question.quality_of is not None
+    n = question.quality_of
+    return terms.loss(n, (n / terms.balance) ** (1 / terms.exponent) / n)
+
+
+def _interval(law: Law, question: Question) -> dict[str, tuple[Number, Number]] | None:
+    """Percentiles of the same answer by the law's refits to resamples of its runs."""
+    if law.resamples is None or question.loss is not None:
+        return None
+    arrays: dict[str, Any] = {name: np.atleast_1d(value) for name in _ARRAYS if (value := getattr(question, name)) is not None}
+    flat = replace(question, **arrays)
+    terms = law.resampled_terms
+    if terms is None:
+        assert flat.budget is not None
+        found = law.optimal_resampled(flat.budget)
+        assert found is not None
+        (n, d), losses = found, None
+    else:
+        n, d = _split(terms, flat)
+        losses = terms.loss(n, d, flat.unique)
+    scalar = all(getattr(question, name) is None or getattr(question, name).ndim == 0 for name in _ARRAYS)
+    columns = {"parameters": n, "tokens": d, "tokens_per_parameter": d / n} | ({} if losses is None else {"loss": losses})
+    if bool((np.ptp(n, axis=0) <= 1e-12 * n.max(axis=0)).all()):  # resamples of the constants of repetition, and nothing is repeated
+        return None
+    result = {}
+    for name, values in columns.items():
+        low, high = np.percentile(values, PERCENTILES, axis=0)
+        result[name] = (float(low[0]), float(high[0])) if scalar else (low, high)
+    return result
+
+
+def _gains(law: Law, question: Question, value: Array | None) -> dict[str, Array]:
+    """Nats that a tenth more of each constraint buys; empty where there is no budget or no loss."""
+    if question.budget is None or value is None:
+        return {}
+    eased = {"budget": replace(question, budget=question.budget * 1.1)}
+    if law.additive and question.unique is not None:
+        eased["data"] = replace(question, unique=question.unique * 1.1)
+    if question.served is not None:
+        eased["serving"] = replace(question, served=question.served * 0.9)
+    gains = {}
+    for name, other in eased.items():
+        n, d = split(law, other)
+        gains[name] = value - law.loss(n, d, other.unique if law.additive else None)
+    return gains
+
+
+def _binding(law: Law, question: Question, n: Array, d: Array, gains: Mapping[str, Array]) -> Any:
+    """Data bind where tokens repeat, serving where it moves the size; of the two, the one that would gain more. Else the budget itself."""
+    if question.budget is None:
+        names = np.full(n.shape, "quality", dtype=object)
+    else:
+        names = np.where(np.broadcast_to(question.by_money, n.shape), "money", "compute").astype(object)
+    most = np.zeros(n.shape)
+    active = {}
+    if question.unique is not None:
+        active["data"] = d > question.unique * (1 + 1e-9)
+    if question.served is not None:
+        without, _ = split(law, replace(question, served=None))
+        active["serving"] = np.abs(without / n - 1) > SERVING_BINDS
+    for name, where in active.items():
+        gain = np.asarray(gains[name]) if name in gains else np.ones(n.shape)
+        better = where & (gain >= most)
+        names, most = np.where(better, name, names), np.where(better, gain, most)
+    return str(names[()]) if n.ndim == 0 else names
+
+
+def _notes(law: Law, question: Question, d: Array) -> tuple[str, ...]:
+    notes = [law.note] if law.note else []
+    if law.counts != "all":
+        notes.append(f"parameters are {law.counts} ones")
+    if question.unique is not None and bool((d > question.unique).any()):
+        if not law.additive:
+            notes.append("knows no repetition: takes repeated tokens for new ones")
+        elif "repeat_tokens" not in law.coefficients:
+            notes.append("worth of repeated tokens by Muennighoff et al. 2023")
+    return tuple(notes)
+
+
+def beyond(decades: float) -> str:
+    """'extrapolates 3.1 decades beyond the law's data', or '' within a twentieth of a decade of them."""
+    if abs(decades) < 0.05:
+        return ""
+    return f"extrapolates {abs(decades):.1f} decades {'beyond' if decades > 0 else 'below'} the law's data"
+
+
+def _out_of_reach(law: Law, question: Question) -> str:
+    floor = law.terms.E
+    with_data = "" if question.unique is None else " with these unique tokens"
+    return f"no size reaches this loss by the law {law.name}{with_data}; it never falls below {floor:.3f} nats per token"
+
+
+def _in_bounds(what: str, flops: Array) -> Array:
+    outside = (flops < LEAST_FLOPS) | (flops > MOST_FLOPS)
+    if outside.any():
+        raise HearthError(f"{what} {flops[outside].flat[0]:.3g}: out of bounds; it must lie between {LEAST_FLOPS:.0e} and {MOST_FLOPS:.0e}")
+    return flops
+
+
+def _share(what: str, value: float | None) -> float:
+    if value is None or not 0 < value <= 1:
+        raise HearthError(f"{what} {value}: a utilisation must lie above 0 and at most at 1")
+    return float(value)
