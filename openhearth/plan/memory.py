@@ -91,8 +91,8 @@ class Layout:
     chunks: Numbers = 1  # of layers per pipeline stage: interleaved schedules have more than one
 
     def __post_init__(self) -> None:
-        _known(self.sharding, SHARDINGS, "sharding")
-        _known(self.recompute, RECOMPUTE, "recompute")
+        known(self.sharding, SHARDINGS, "sharding")
+        known(self.recompute, RECOMPUTE, "recompute")
         for name in ("data", "tensor", "pipeline", "context", "expert", "micro_batch", "chunks"):
             if np.any(np.asarray(getattr(self, name)) < 1):
                 raise HearthError(f"layout: {name} must be at least 1, not {getattr(self, name)}")
@@ -202,8 +202,8 @@ def states(
     Mixed AdamW is 2 + 2 + 12 = 16 bytes per parameter: ZeRO-1 cuts the 12, ZeRO-2 also the gradients, ZeRO-3 (FSDP) also the weights
     (Rajbhandari et al. 2020, section 3). `factors` are Adafactor's row and column sums.
     """
-    bytes_ = _known(precision, PRECISIONS, "precision")
-    level = _known(sharding, SHARDINGS, "sharding")
+    bytes_ = known(precision, PRECISIONS, "precision")
+    level = known(sharding, SHARDINGS, "sharding")
     weights = bytes_.weights * parameters / (shards if level >= 3 else 1)
     gradients = bytes_.gradients * parameters / (shards if level >= 2 else 1)
     moments = optimizer_bytes(optimizer, precision) * parameters + (4 * factors if optimizer == "adafactor" else 0)
@@ -212,7 +212,7 @@ def states(
 
 def optimizer_bytes(optimizer: str, precision: str) -> float:
     """Bytes of moments per parameter."""
-    _known(optimizer, OPTIMIZERS, "optimizer")
+    known(optimizer, OPTIMIZERS, "optimizer")
     moment = PRECISIONS[precision].moment
     return {"adamw": 2 * moment, "adamw-8bit": 2.0, "muon": moment, "sgd-momentum": moment}.get(optimizer, 0.0)
 
@@ -261,7 +261,7 @@ def activations_per_token(
     keys, values, what attention gives, the inside of the feed-forward, the attention matrix without flash. With GPT's block this is
     34 h + 5 a s bytes, 10 h + 24 h / t + 5 a s / t on t ranks, and (34 h + 5 a s) / t with sequence parallelism.
     """
-    _known(recompute, RECOMPUTE, "recompute")
+    known(recompute, RECOMPUTE, "recompute")
     hidden = shape.hidden_size
     ranks = tensor if sequence_parallel else 1
     if recompute == "full":
@@ -341,7 +341,7 @@ def _stage(
     which: str,
 ) -> Memory:
     """The parts on a device of the first or the last pipeline stage, without the framework."""
-    bytes_ = _known(precision, PRECISIONS, "precision")
+    bytes_ = known(precision, PRECISIONS, "precision")
     layers = _layers_per_stage(shape, layout)
     experts = shape.experts.layers * shape.experts.count * shape.expert_parameters if shape.experts else 0
     shared_layer = (shape.layer_parameters - experts) / shape.num_layers / layout.tensor
@@ -359,7 +359,7 @@ def _stage(
     for parameters, shards in ((layers * shared_layer + ends, layout.shards), (layers * expert_layer, expert_shards)):
         trained = parameters
         if lora_rank:
-            share = _known(base, BASES, "base")
+            share = known(base, BASES, "base")
             trained = adapter_parameters(shape, lora_rank) * parameters / shape.parameters
             matrices = parameters * (1 - (shape.embedding_parameters + shape._projections) / shape.parameters)
             frozen = share * matrices + bytes_.element * (parameters - matrices)
@@ -381,7 +381,7 @@ def _stage(
         kept = np.where(pipelined, layers * (shared_layer + expert_layer) + ends, 2 * unit)
         units = bytes_.gathered * kept + bytes_.gradients * unit
 
-    held, peak_alone, peak_divided = _known(loss, LOSSES, "loss")
+    held, peak_alone, peak_divided = known(loss, LOSSES, "loss")
     divided = np.asarray(layout.tensor) > 1
     rows = np.minimum(tokens, LOSS_CHUNK) if loss == "chunked" else tokens
     last = (which == "last") | ~pipelined
@@ -428,7 +428,7 @@ def serving(
 
     Grouped heads divide the cache over at most num_kv_heads ranks; a latent cache is not divided.
     """
-    per = _known(weights, BASES, "weights")
+    per = known(weights, BASES, "weights")
     quantised = shape.parameters - shape.embedding_parameters
     held = (per * quantised + (per if per >= 2 else 2) * shape.embedding_parameters) / tensor
     ways = 1 if shape.latent else np.minimum(tensor, shape.num_kv_heads)
@@ -436,7 +436,7 @@ def serving(
     return {"weights": held, "kv_cache": cache, "framework": framework_bytes, "total": held + cache + framework_bytes}
 
 
-def _known(name: str, table: Any, what: str) -> Any:
+def known(name: str, table: Any, what: str) -> Any:
     if name not in table:
         raise HearthError(f"{what} '{name}' is not known{nearest(str(name), table)}; known are {', '.join(table)}")
     return table[name] if isinstance(table, Mapping) else name
