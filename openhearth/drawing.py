@@ -19,7 +19,7 @@ FORMATS = (".png", ".svg", ".pdf")
 COLOURS = ("#c2410c", "#0f766e", "#1d4ed8", "#a16207", "#7c3aed", "#475569", "#be185d", "#4d7c0f")
 """Of things side by side, told apart by eye and in grey; the first is what a picture is about."""
 INK, FAINT = "#1c1917", "#a8a29e"
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
