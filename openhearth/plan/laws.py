@@ -125,13 +125,14 @@ class Law:
         return plain(n), plain(d)
 
     def optimal_resampled(self, flops: Number) -> tuple[Array, Array] | None:
-        """(parameters, tokens), each (resamples, budgets), of the law refitted to resamples of its runs; None without resamples."""
+        """(parameters, tokens), each (resamples, budgets), of the law refitted to resamples of its runs; None without."""
         if self.resamples is None:
             return None
         c = np.atleast_1d(above_zero("FLOPs", flops))
         if self.additive:
             assert self.resampled_terms is not None
-            return self.resampled_terms.optimal(c)
+            n, d = self.resampled_terms.optimal(c)
+            return None if n.ndim == 1 else (n, d)  # resamples of the constants of repetition alone
         columns = {**self.coefficients, **{name: column[:, None] for name, column in self.resamples.items()}}
         return self._allocate(c, columns)
 
@@ -189,11 +190,14 @@ class Terms:
         """U_N: the parameters for which `unique` tokens, seen once, are optimal."""
         return np.asarray(self.balance ** ((self.alpha + self.beta) / self.alpha) * unique ** (self.beta / self.alpha))
 
-    def effective(self, n: Array, d: Array, unique: Array | None) -> tuple[Array, Array]:
-        """(N', D'): what parameters and repeated tokens are worth (Muennighoff et al. 2023, eq. 5 and 6)."""
+    def effective(self, n: Array, d: Array, unique: Array | None, matched: Array | None = None) -> tuple[Array, Array]:
+        """(N', D'): what parameters and repeated tokens are worth (Muennighoff et al. 2023, eq. 5 and 6).
+
+        `matched` are the `matched_parameters` of `unique`, where they are known already.
+        """
         if unique is None:
             return n, d
-        matched = np.minimum(n, self.matched_parameters(unique))
+        matched = np.minimum(n, self.matched_parameters(unique) if matched is None else matched)
         seen_once = np.minimum(d, unique)
         repeats, excess = d / seen_once - 1, n / matched - 1
         worth_d = seen_once * (1 - self.repeat_tokens * np.expm1(-repeats / self.repeat_tokens))

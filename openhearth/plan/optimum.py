@@ -16,7 +16,7 @@ import numpy as np
 from openhearth.errors import HearthError
 from openhearth.plan.laws import DEFAULT, LAWS, Array, Law, Number, Terms, above_zero, plain
 from openhearth.plan.laws import law as law_named
-from openhearth.plan.splitting import Work, at_quality, within_budget
+from openhearth.plan.splitting import HALVINGS, ROUGH, Work, at_quality, within_budget
 
 LEAST_FLOPS, MOST_FLOPS = 1e15, 1e30
 INTERVALS_UP_TO = 64
@@ -204,9 +204,9 @@ def refusal(law: Law, question: Question) -> str | None:
 def answer(law: Law, question: Question, intervals: bool | None = None) -> Optimum:
     """One law's answer; `refusal` must have found nothing."""
     n, d = split(law, question)
-    value = np.asarray(law.loss(n, d, question.unique if law.additive else None)) if law.has_loss else None
-    if question.budget is None and np.isnan(n).any():
+    if np.isnan(n).any():
         raise HearthError(_out_of_reach(law, question))
+    value = np.asarray(law.loss(n, d, question.unique if law.additive else None)) if law.has_loss else None
     training = question.work.train(n) * d
     serving = np.zeros_like(n) if question.served is None else question.work.serve(n) * question.served
     usd = None if question.usd_per_flop is None else (training + serving) * question.usd_per_flop
@@ -242,12 +242,12 @@ def split(law: Law, question: Question) -> tuple[Array, Array]:
     return np.asarray(n, float), np.asarray(d, float)
 
 
-def _split(terms: Terms, question: Question) -> tuple[Array, Array]:
+def _split(terms: Terms, question: Question, halvings: int = HALVINGS) -> tuple[Array, Array]:
     if question.budget is None:
-        return at_quality(terms, _target(terms, question), question.unique, question.served, question.work)
+        return at_quality(terms, _target(terms, question), question.unique, question.served, question.work, halvings)
     if question.unique is None and question.plain_budget:
         return terms.optimal(question.budget)
-    return within_budget(terms, question.budget, question.unique, question.served, question.work)
+    return within_budget(terms, question.budget, question.unique, question.served, question.work, halvings)
 
 
 def _target(terms: Terms, question: Question) -> Array:
@@ -263,7 +263,9 @@ def _interval(law: Law, question: Question) -> dict[str, tuple[Number, Number]] 
     """Percentiles of the same answer by the law's refits to resamples of its runs."""
     if law.resamples is None or question.loss is not None:
         return None
-    arrays: dict[str, Any] = {name: np.atleast_1d(value) for name in _ARRAYS if (value := getattr(question, name)) is not None}
+    given = {name: value for name in _ARRAYS if (value := getattr(question, name)) is not None}
+    shape = np.broadcast_shapes(*(value.shape for value in given.values()))
+    arrays: dict[str, Any] = {name: np.broadcast_to(value, shape).ravel() for name, value in given.items()}
     flat = replace(question, **arrays)
     terms = law.resampled_terms
     if terms is None:
@@ -272,16 +274,17 @@ def _interval(law: Law, question: Question) -> dict[str, tuple[Number, Number]] 
         assert found is not None
         (n, d), losses = found, None
     else:
-        n, d = _split(terms, flat)
+        n, d = _split(terms, flat, ROUGH)
         losses = terms.loss(n, d, flat.unique)
-    scalar = all(getattr(question, name) is None or getattr(question, name).ndim == 0 for name in _ARRAYS)
     columns = {"parameters": n, "tokens": d, "tokens_per_parameter": d / n} | ({} if losses is None else {"loss": losses})
     if bool((np.ptp(n, axis=0) <= 1e-12 * n.max(axis=0)).all()):  # resamples of the constants of repetition, and nothing is repeated
+        return None
+    if bool(np.isnan(n).any()):  # some refits hold the quality out of reach
         return None
     result = {}
     for name, values in columns.items():
         low, high = np.percentile(values, PERCENTILES, axis=0)
-        result[name] = (float(low[0]), float(high[0])) if scalar else (low, high)
+        result[name] = (plain(low.reshape(shape)), plain(high.reshape(shape)))
     return result
 
 

@@ -19,6 +19,8 @@ ASPECT = 128
 """Width over depth of the decoder that stands for N parameters where attention is counted."""
 HALVINGS = 58
 """Of an interval of some 70 units of ln N: to 2e-16 of N."""
+ROUGH = 30
+"""Halvings that are enough for the ends of an interval: to 7e-8 of N."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,29 @@ class Work:
         return 12 * width**2 / ASPECT * self.sequence_length
 
 
-def within_budget(terms: Terms, budget: Array, unique: Array | None, served: Array | None, work: Work) -> tuple[Array, Array]:
+def within_budget(
+    terms: Terms, budget: Array, unique: Array | None, served: Array | None, work: Work, halvings: int = HALVINGS
+) -> tuple[Array, Array]:
     """(N, D) of the least loss with train(N) D + serve(N) served = `budget` FLOPs. Everything broadcasts, resamples of the law too."""
     served_tokens = np.asarray(0.0 if served is None else served)
 
     def tokens(n: Array) -> Array:
         return np.asarray((budget - work.serve(n) * served_tokens) / work.train(n))
 
-    n = _crossing(terms, tokens, budget, unique, served_tokens, work, ends_right=True)
+    n = _crossing(terms, tokens, budget, unique, served_tokens, work, halvings, ends_right=True)
     return n, tokens(n)
 
 
-def at_quality(terms: Terms, target: Array, unique: Array | None, served: Array | None, work: Work) -> tuple[Array, Array]:
+def at_quality(
+    terms: Terms, target: Array, unique: Array | None, served: Array | None, work: Work, halvings: int = HALVINGS
+) -> tuple[Array, Array]:
     """(N, D) of the least train(N) D + serve(N) served with a loss of `target` (Sardana et al. 2023); NaN where no size reaches it."""
     served_tokens = np.asarray(0.0 if served is None else served)
 
     def tokens(n: Array) -> Array:
         return _tokens_for(terms, n, target, unique)
 
-    n = _crossing(terms, tokens, np.asarray(target), unique, served_tokens, work, ends_right=False)
+    n = _crossing(terms, tokens, np.asarray(target), unique, served_tokens, work, halvings, ends_right=False)
     d = tokens(n)
     found = np.isfinite(d) & (d > 0)
     return np.where(found, n, np.nan), np.where(found, d, np.nan)
@@ -96,33 +102,44 @@ def _tokens_for(terms: Terms, n: Array, target: Array, unique: Array | None) -> 
 
 
 def _crossing(
-    terms: Terms, tokens: Callable[[Array], Array], like: Array, unique: Array | None, served: Array, work: Work, *, ends_right: bool
+    terms: Terms,
+    tokens: Callable[[Array], Array],
+    like: Array,
+    unique: Array | None,
+    served: Array,
+    work: Work,
+    halvings: int,
+    *,
+    ends_right: bool,
 ) -> Array:
-    """The N at which parameters stop gaining more than they cost, along the path D(N) that `tokens` gives: negative where N is out of
-    reach.
+    """The N at which parameters stop gaining more than they cost, along the path D(N) that `tokens` gives: negative where N is out of reach.
 
     A budget's path ends to the right (too many parameters leave no token), a quality's to the left (too few never reach it).
     """
-    shape = np.broadcast(like, terms.A, terms.beta, 0.0 if unique is None else unique, served).shape
+    shape = np.broadcast(like, terms.A, terms.beta, 0.0 if unique is None else unique, terms.repeat_tokens, served).shape
     low, high = np.zeros(shape), np.full(shape, np.log(1e32))
-    for _ in range(HALVINGS):
+    first = np.log(terms.alpha * terms.A / (terms.beta * terms.B))
+    matched = None if unique is None else terms.matched_parameters(unique)
+    for _ in range(halvings):
         middle = (low + high) / 2
         n = np.exp(middle)
         d = tokens(n)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            gain = _gain(terms, n, d, unique) > np.log(work.slope(n) * (1 + served * work.serve(n) / (work.train(n) * d)))
+            price = work.slope(n) * (1 + served * work.serve(n) / (work.train(n) * d)) if served.any() else work.slope(n)
+            gain = first + _gain(terms, n, d, unique, matched) > np.log(price)
         larger = np.where(d > 0, gain, not ends_right)
         low, high = np.where(larger, middle, low), np.where(larger, high, middle)
     return np.asarray(np.exp((low + high) / 2))
 
 
-def _gain(terms: Terms, n: Array, d: Array, unique: Array | None) -> Array:
-    """ln of (-dL/d ln N) / (-dL/d ln D): above 0 a percent of parameters gains more than a percent of tokens."""
-    worth_n, worth_d = terms.effective(n, d, unique)
-    ratio = np.log(terms.alpha * terms.A / (terms.beta * terms.B)) - terms.alpha * np.log(worth_n) + terms.beta * np.log(worth_d)
-    if unique is None:
-        return np.asarray(ratio)
-    excess = np.maximum(n / terms.matched_parameters(unique) - 1, 0)
+def _gain(terms: Terms, n: Array, d: Array, unique: Array | None, matched: Array | None) -> Array:
+    """ln of (-dL/d ln N) / (-dL/d ln D), less ln of alpha A / (beta B): what a percent of parameters gains over a percent of tokens."""
+    if unique is None or matched is None:
+        return np.asarray(terms.beta * np.log(d) - terms.alpha * np.log(n))
+    worth_n, worth_d = terms.effective(n, d, unique, matched)
+    excess = np.maximum(n / matched - 1, 0)
     repeats = np.maximum(d / unique - 1, 0)
-    ratio = ratio + np.log(n / worth_n) - excess / terms.repeat_parameters
-    return np.asarray(ratio - (np.log(d / worth_d) - repeats / terms.repeat_tokens))
+    wear = repeats / terms.repeat_tokens - excess / terms.repeat_parameters
+    # d ln N' / d ln N = (N/N') exp(-excess / R_N*), and likewise for D
+    log_n, log_d = np.log(worth_n), np.log(worth_d)
+    return np.asarray((terms.beta + 1) * log_d - (terms.alpha + 1) * log_n + np.log(n / d) + wear)

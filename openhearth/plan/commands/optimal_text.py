@@ -10,6 +10,8 @@ from rich.text import Text
 
 from openhearth.plan.quantities import say, say_usd
 
+WIDE = 125
+"""Columns of a terminal that take the intervals of tokens and of tokens per parameter too."""
 BINDS = {
     "compute": "compute",
     "money": "money",
@@ -26,7 +28,7 @@ def show(facts: dict[str, Any]) -> None:
         console.print(text, soft_wrap=True)
     console.print()
     if len(facts["laws"]) > 1 or facts["not_answered"]:
-        console.print(_table(facts))
+        console.print(_table(facts, wide=console.width >= WIDE))
         for line in [*disagreement(facts), *silent(facts)]:
             console.print(Text(line), soft_wrap=True)
         console.print()
@@ -111,22 +113,22 @@ def _between(interval: dict[str, Any], key: str, form: str = "") -> str:
     return f" [{low:.3g}, {high:.3g}]" if key == "tokens_per_parameter" else f" [{say(low)}, {say(high)}]"
 
 
-def _table(facts: dict[str, Any]) -> Table:
+def _table(facts: dict[str, Any], wide: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     table.add_column("law", no_wrap=True)
-    for name in ("parameters", "tokens", "tokens/parameter", "loss"):
+    for name in ("parameters", "tokens", "tokens/parameter" if wide else "D/N", "loss"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("beyond its data", justify="right")
+    table.add_column("decades beyond its data" if wide else "beyond", justify="right", no_wrap=True)
     for row in facts["laws"]:
         interval = row["interval"] or {}
         decades = row["extrapolates_decades"]
         table.add_row(
             Text(row["law"], style="bold" if row["law"] == facts["law"] else ""),
             say(row["parameters"]) + _between(interval, "parameters"),
-            say(row["tokens"]) + _between(interval, "tokens"),
-            f"{row['tokens_per_parameter']:.3g}" + _between(interval, "tokens_per_parameter"),
+            say(row["tokens"]) + (_between(interval, "tokens") if wide else ""),
+            f"{row['tokens_per_parameter']:.3g}" + (_between(interval, "tokens_per_parameter") if wide else ""),
             "" if row["loss"] is None else f"{row['loss']:.3f}",
-            f"{decades:+.1f} decades" if abs(decades) >= 0.05 else "",
+            f"{decades:+.1f}" if abs(decades) >= 0.05 else "",
         )
     return table
 
