@@ -188,7 +188,8 @@ def _show(table: RunsTable, found: Fit, optima: Sequence[Optimum], predictions: 
         console.print(Text(f"{say(prediction.parameters)} parameters, {say(prediction.tokens)} tokens{_far(prediction.decades)}"))
         console.print(_prediction(prediction))
     console.print()
-    for line in (*_outliers(table, found), _held_out(found.held_out), *(f"note: {note}" for note in (*table.notes, *found.notes))):
+    held_out = [] if found.form.name == "isoflop" else [_held_out(found.held_out)]
+    for line in (*_outliers(table, found), *held_out, *(f"note: {note}" for note in (*table.notes, *found.notes))):
         console.print(Text(line))
 
 
@@ -230,7 +231,7 @@ def _coefficients(found: Fit) -> Any:
     if found.form.name != "isoflop":
         rows["exponent of N_opt"] = ("", found.exponent)
     for label, (name, estimate) in rows.items():
-        held = name in found.fixed or (name == "beta" and found.tied and "alpha" in found.fixed)
+        held = name in found.fixed or (found.tied and (not name or (name == "beta" and "alpha" in found.fixed)))
         note = "fixed" if held else f"{estimate.standard_error:.3g}" if sampled else ""
         table.add_row(
             label, f"{estimate.value:.6g}", *((note, "" if held else _interval(estimate, lambda value: f"{value:.4g}")) if sampled else ())

@@ -108,10 +108,11 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
 
 
 def count_axis(axis: Any, form: Callable[[float], str] = say) -> None:
-    """Ticks of a logarithmic axis as '100M', '1B' at the decades."""
+    """Ticks of a logarithmic axis as '100M', '1B' at the decades; at 1, 2 and 5 where its limits, already set, span few."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(base=10, numticks=9))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if high / low < 60 else (1.0,), numticks=9))
     axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
     axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(2, 10)), numticks=9))
     axis.set_minor_formatter(NullFormatter())
@@ -130,5 +131,5 @@ def _overlap(one: Box, other: Box) -> float:
 
 def _outside(box: Box, frame: Any) -> float:
     """Pixels of the box outside the frame, weighed so that it is worse than lying on something."""
-    beyond = max(0.0, frame.x0 - box[0]), max(0.0, box[2] - frame.x1), max(0.0, frame.y0 - box[1]), max(0.0, box[3] - frame.y1)
-    return 50 * sum(beyond)
+    beyond = (frame.x0 - box[0], box[2] - frame.x1, frame.y0 - box[1], box[3] - frame.y1)
+    return 50.0 * sum(max(0.0, float(side)) for side in beyond)
