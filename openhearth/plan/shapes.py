@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from openhearth.errors import HearthError, nearest
@@ -330,7 +329,11 @@ class Shape(BaseModel):
 
     def _window(self, sequence_length: Numbers) -> Numbers:
         window = self.sliding_window or 0
-        return min(window, sequence_length) if isinstance(sequence_length, int | float) else np.minimum(window, sequence_length)
+        if isinstance(sequence_length, int | float):
+            return min(window, sequence_length)
+        import numpy as np  # here, so that a recipe is read without it
+
+        return np.minimum(window, sequence_length)
 
     def _keys_seen(self, sequence_length: Numbers) -> Numbers:
         """Keys that one query is compared with, summed over the layers."""
