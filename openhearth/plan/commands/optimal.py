@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,8 @@ def _read_budget(text: str, on: str | None, price: str | None) -> tuple[float | 
         return usd, None, device, said or price
     if is_money:
         raise HearthError("--budget names hardware, and so does --on; leave one out")
+    if re.fullmatch(r"[+-]?[\d._,]+(e[+-]?\d+)?\s*[kmbt]?", plain, re.IGNORECASE):
+        raise HearthError(f"--budget {plain}: of what? write '$1M' with --on h100, '1e23 flop', or '100 chip-hours on h100'")
     read = read_budget(text)
     if read.flops is None:
         raise HearthError(f"--budget {text}: time on this machine is planned with a recipe: hearth plan RECIPE --budget {text!r}")
@@ -274,6 +277,7 @@ def _utilisation(value: float, what: str) -> float:
 
 def _draw(file: Path, question: Question, facts: dict[str, Any]) -> None:
     from openhearth.plan import pictures
+    from openhearth.plan.commands.optimal_text import powers
 
     law: Law = law_named(facts["law"])
     if not law.has_loss:
@@ -289,12 +293,12 @@ def _draw(file: Path, question: Question, facts: dict[str, Any]) -> None:
     notes = [facts["warning"] or "", "" if question.unique is None else f"{say(float(question.unique))} unique tokens"]
     pictures.loss_plane(
         file,
-        title=f"What {say(facts['training_flops'])} training FLOPs buy, by {law.title}",
+        title=f"What {powers(facts['total_flops'])} FLOPs buy by the law {law.name}",
         loss=loss,
         optimum=(facts["parameters"], facts["tokens"]),
         interval=None if interval is None else (tuple(interval["parameters"]), tuple(interval["tokens"])),
         path=path,
-        models=_known_models(),
+        models=[] if question.unique is not None else _known_models(),
         note="; ".join(note for note in notes if note),
     )
 

@@ -53,21 +53,25 @@ def headline(facts: dict[str, Any]) -> list[Text]:
         lines.append(Text(f"Costs {say_usd(facts['usd'])}{f', {served:.0%} of it for serving' if served else ''}."))
     elif facts["serving_flops"]:
         served, total = facts["serving_flops"] / facts["total_flops"], facts["total_flops"]
-        lines.append(
-            Text(f"Training {facts['training_flops']:.3g} FLOPs, serving {facts['serving_flops']:.3g}: {served:.0%} of {total:.3g}.")
-        )
+        parts = f"Training {powers(facts['training_flops'])} FLOPs, serving {powers(facts['serving_flops'])}"
+        lines.append(Text(f"{parts}: {served:.0%} of {powers(total)}."))
     if "best_case" in facts:
         best = facts["best_case"]
         lines.append(
             Text(
                 f"Best case, {best['mfu']:.0%} of peak as in well-tuned benchmarks: "
-                f"{say(best['parameters'])} on {say(best['tokens'])} tokens ({best['training_flops']:.3g} FLOPs)."
+                f"{say(best['parameters'])} on {say(best['tokens'])} tokens ({powers(best['training_flops'])} FLOPs)."
             )
         )
     if facts["warning"]:
         lines.append(Text(f"Warning: this {facts['warning']}.", style="yellow"))
     lines += [Text(f"Note: {note}.", style="dim") for note in facts["notes"]]
     return lines
+
+
+def powers(value: float) -> str:
+    """'5.76e23'."""
+    return f"{value:.3g}".replace("e+", "e")
 
 
 def _asked(asked: dict[str, Any], facts: dict[str, Any]) -> str:
@@ -78,10 +82,10 @@ def _asked(asked: dict[str, Any], facts: dict[str, Any]) -> str:
     elif asked["usd"] is not None:
         said = (
             f"{say_usd(asked['usd'])} on {asked['device']} at {asked['usd_per_hour']:.2f} USD an hour ({asked['price_source']}) and "
-            f"{asked['mfu']:.0%} of {asked['peak_flops'] / 1e12:,.0f} TFLOP/s ({asked['mfu_source']}): {asked['flops']:.3g} FLOPs"
+            f"{asked['mfu']:.0%} of {asked['peak_flops'] / 1e12:,.0f} TFLOP/s ({asked['mfu_source']}): {powers(asked['flops'])} FLOPs"
         )
     else:
-        said = f"{asked['flops']:.3g} FLOPs"
+        said = f"{powers(asked['flops'])} FLOPs"
     if asked["unique_tokens"] is not None:
         said += f", {say(asked['unique_tokens'])} unique tokens"
     if asked["serve_tokens_weighted"] is not None:

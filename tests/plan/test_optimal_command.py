@@ -1,0 +1,187 @@
+"""`hearth plan optimal` and `hearth plan laws` as a person types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openhearth import cli
+from openhearth.plan import optimal, returns
+from openhearth.plan.laws import LAWS, law
+
+ROOT = Path(__file__).parents[2]
+
+
+def shown(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli._status(["plan", *arguments]) == 0
+    return capfd.readouterr().out
+
+
+def facts(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    return json.loads(shown(capfd, "optimal", *arguments, "--json"))
+
+
+# -- facts ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_and_every_law_beside_it(capfd: pytest.CaptureFixture[str]) -> None:
+    found = facts(capfd, "--flops", "5.76e23")
+    mine = optimal(flops=5.76e23)
+    assert found["law"] == "refit" and found["parameters"] == mine.parameters and found["loss"] == mine.loss
+    assert found["interval"]["tokens"] == pytest.approx(list(mine.interval["tokens"]))
+    assert [row["law"] for row in found["laws"]] == list(LAWS)
+    assert found["warning"] == "extrapolates 1.6 decades beyond the law's data"
+    assert found["disagreement"]["all"]["laws"] == ["hoffmann-3-printed", "kaplan"]
+    assert found["disagreement"]["all"]["factor"] == pytest.approx(804 / 32.2, rel=5e-3)
+    assert found["disagreement"]["core"]["factor"] < 2.5
+    assert found["four_times_the_size"]["nats"] == returns.bigger(mine.parameters, mine.tokens)["nats"]
+    assert found["twice_the_budget_nats"] == pytest.approx(returns.twice_the_budget(5.76e23))
+    assert found["rates"]["rules"][0]["rule"] == "steplaw"
+    assert facts(capfd, "--flops", "5.76e23", "--law", "all") == found
+
+
+def test_one_law_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    found = facts(capfd, "--flops", "1e23", "--law", "deepseek")
+    assert [row["law"] for row in found["laws"]] == ["deepseek"] and found["disagreement"] is None
+    assert found["loss"] is None and found["four_times_the_size"] is None and found["interval"] is None
+
+
+def test_repeated_data_serving_and_quality(capfd: pytest.CaptureFixture[str]) -> None:
+    found = facts(capfd, "--flops", "1e22", "--unique-tokens", "25B")
+    assert found["law"] == "muennighoff" and found["parameters"] == pytest.approx(7.026159e9, rel=1e-6)
+    assert found["binding"] == "data" and found["epochs"] == pytest.approx(9.488, abs=5e-4)
+    found = facts(capfd, "--quality-of", "13B", "--serve-tokens", "2T", "--law", "hoffmann-3")
+    assert found["parameters"] == pytest.approx(7.12e9, rel=1e-3) and found["binding"] == "serving"
+    found = facts(capfd, "--flops", "1e23", "--serve-tokens", "1T", "--sequence-length", "8192")
+    assert found["total_flops"] == pytest.approx(1e23) and set(found["not_answered"]) == {
+        n for n, each in LAWS.items() if not each.additive
+    }
+
+
+def test_money_named_by_hardware_price_and_utilisation(capfd: pytest.CaptureFixture[str]) -> None:
+    found = facts(capfd, "--budget", "$1M", "--on", "h100", "--mfu", "0.40", "--price", "2.95/h", "--law", "refit")
+    assert found["parameters"] == pytest.approx(66.8e9, rel=5e-3) and found["loss"] == pytest.approx(1.979, abs=6e-4)
+    assert found["binding"] == "money" and found["usd"] == pytest.approx(1e6)
+    assert found["question"]["peak_flops"] == pytest.approx(989.4e12) and found["question"]["mfu_source"] == "as given"
+    for other in (("--usd", "1e6"), ("--usd", "$1M"), ("--budget", "1M usd")):
+        again = facts(capfd, *other, "--on", "h100", "--mfu", "0.40", "--price", "2.95/h", "--law", "refit")
+        assert again["parameters"] == found["parameters"]
+    in_text = facts(capfd, "--budget", "$1M on h100 at 2.95/h", "--mfu", "0.40", "--law", "refit")
+    assert in_text["parameters"] == found["parameters"]
+    assert facts(capfd, "--budget", "1e23 flop", "--law", "refit")["parameters"] == optimal(flops=1e23).parameters
+
+
+def test_json_is_json_also_where_nothing_ties(capfd: pytest.CaptureFixture[str]) -> None:
+    found = facts(capfd, "--flops", "1e29", "--law", "refit")
+    assert found["four_times_the_size"]["tokens_to_tie"] is None or found["four_times_the_size"]["tokens_to_tie"] > 0
+    out = shown(capfd, "optimal", "--flops", "1e29", "--json")
+    assert "Infinity" not in out and "NaN" not in out
+
+
+# -- what a person reads ----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_says_answer_interval_binding_warning_and_disagreement(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    out = shown(capfd, "optimal", "--flops", "5.76e23")
+    assert "73.2B [51.7B, 112B] parameters on 1.31T [854B, 1.86T] tokens" in out and "loss 1.974 [1.951, 2.002] nats a token" in out
+    assert "Binding: compute." in out and "this extrapolates 1.6 decades beyond the law's data" in out
+    assert re.search(r"The laws disagree 25\.\d-fold: 32\.2B \(hoffmann-3-printed\) to 804B \(kaplan\)", out)
+    for name in LAWS:
+        assert re.search(rf"^{re.escape(name)} ", out, re.MULTILINE)
+    assert "Four times the size on the same tokens" in out and "learning rate by three" in out
+
+
+def test_the_table_fits_a_terminal_of_eighty_columns(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [line for line in shown(capfd, "optimal", "--flops", "5.76e23").splitlines() if line.split(" ")[0] in LAWS]
+    assert len(rows) == len(LAWS) and max(map(len, rows)) <= 80 and not any("…" in row for row in rows)
+
+
+def test_laws_are_listed_with_sources(capfd: pytest.CaptureFixture[str]) -> None:
+    out = shown(capfd, "laws")
+    for name, each in LAWS.items():
+        assert re.search(rf"^{re.escape(name)}  ", out, re.MULTILINE) and each.source in out
+    rows = json.loads(shown(capfd, "laws", "--json"))
+    refit = next(row for row in rows if row["law"] == "refit")
+    assert refit["coefficients"] == dict(law("refit").coefficients) and refit["resamples"] == 4000
+    assert next(row for row in rows if row["law"] == "hoffmann-2")["exponent_interval_80"] == [0.462, 0.534]
+
+
+def test_a_picture_is_drawn(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "plane.svg"
+    shown(capfd, "optimal", "--flops", "1e22", "--unique-tokens", "25B", "--plot", str(file))
+    assert "25B unique tokens" in file.read_text()
+
+
+def test_it_answers_in_half_a_second_of_work_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, resource\n"
+        "from openhearth import cli\n"
+        "status = cli._status(['plan', 'optimal', '--flops', '1e22', '--unique-tokens', '25B'])\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "heavy = [name for name in ('torch', 'scipy', 'pandas', 'pyarrow', 'matplotlib') if name in sys.modules]\n"
+        "print(status, heavy, used.ru_utime + used.ru_stime, file=sys.stderr)\n"
+    )
+    where = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    seconds = []
+    for _ in range(3):
+        ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=where, capture_output=True, text=True, timeout=60, check=True)
+        status, heavy, used = ran.stderr.strip().split(" ", 2)[0], ran.stderr, float(ran.stderr.rsplit(" ", 1)[1])
+        assert status == "0" and "[]" in heavy
+        seconds.append(used)
+    assert min(seconds) < 0.5
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--flops", "1e14"], "--flops 1e14: out of bounds; it must lie between 1e+15 and 1e+30 flops"),
+        (["--flops", "1e31"], "--flops 1e31: out of bounds"),
+        (["--flops", "0"], "--flops 0: must be above zero"),
+        (["--flops", "-1e20"], "--flops -1e20: must be above zero"),
+        (["--flops", "nan"], "--flops nan: must be a finite number"),
+        (["--flops", "many"], "--flops many: not a number"),
+        (["--flops", "1e22", "--law", "bessiroglu"], "no law 'bessiroglu' (did you mean 'besiroglu'?)"),
+        (["--flops", "1e22", "--unique-tokens", "0"], "--unique-tokens 0: must be above zero"),
+        (["--flops", "1e22", "--serve-tokens", "nan"], "--serve-tokens nan"),
+        (["--flops", "1e22", "--law", "kaplan", "--serve-tokens", "1B"], "the law kaplan says nothing of serving; take refit"),
+        (["--budget", "1M", "--on", "h100"], "--budget 1M: of what? write '$1M'"),
+        (["--budget", "$1M"], "a budget in money needs hardware to be spent on; add --on h100"),
+        (["--budget", "$1M", "--on", "h1000"], "device 'h1000' is not in the catalogue"),
+        (["--budget", "$1M on h100", "--on", "a100"], "names hardware, and so does --on"),
+        (["--budget", "5 min"], "time on this machine is planned with a recipe"),
+        (["--budget", "$1M", "--usd", "5", "--on", "h100"], "--budget and --usd: give one of them"),
+        (["--budget", "1e23 flop", "--flops", "1e23"], "--budget and --flops: give one of them"),
+        (["--budget", "$1M", "--on", "h100", "--mfu", "40"], "--mfu 40"),
+        (["--budget", "$1M", "--on", "h100", "--mfu", "0.4", "--price", "3"], "--price 3: not a price"),
+        (["--loss", "1.8"], "no size reaches this loss by the law refit"),
+        (["--quality-of", "13B", "--loss", "2"], "ask for one of"),
+        (["--flops", "1e22", "--serve-mfu", "0.1"], "--serve-mfu: only where money is spent"),
+        (["--flops", "1e22", "--plot", "plane.gif"], "--plot plane.gif"),
+        (["--flops", "1e22", "--law", "deepseek", "--plot", "plane.png"], "--plot: the law deepseek has no loss to draw"),
+        ([], "nothing is asked; give --flops 5.76e23"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_two(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli._status(["plan", "optimal", *arguments]) == 2
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err.startswith("hearth: ") and printed.err.count("\n") == 1
+    assert said in printed.err
+    assert not list(tmp_path.iterdir())
