@@ -10,10 +10,19 @@ from typing import Annotated
 
 import typer
 
-COMMANDS = ("optimal", "laws", "fit", "claims", "backtest", "recipe")
+COMMANDS = ("optimal", "laws", "shape", "fit", "claims", "backtest", "recipe")
+
+
+def examples(*lines: str) -> str:
+    """The foot of a help page."""
+    return "Examples:\n\n" + "\n\n".join(lines)
+
 
 app = typer.Typer(
     help="What a budget buys, before it is spent: size, tokens, loss, time, memory, layout, money, energy.",
+    epilog=examples(
+        "hearth plan optimal --flops 5.76e23", "hearth plan recipes/llama-65b.toml --on 2048xa100-80", "hearth plan fit runs.csv"
+    ),
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     rich_markup_mode="rich",
@@ -28,11 +37,6 @@ def route(arguments: list[str]) -> list[str]:
     if len(arguments) < 2 or arguments[0] != "plan" or arguments[1] in COMMANDS or arguments[1].startswith("-"):
         return arguments
     return ["plan", "recipe", *arguments[1:]]
-
-
-def examples(*lines: str) -> str:
-    """The foot of a help page."""
-    return "Examples:\n\n" + "\n\n".join(lines)
 
 
 def end(status: int) -> None:
@@ -53,7 +57,9 @@ def end(status: int) -> None:
 )
 def optimal(
     flops: Annotated[str | None, typer.Option(metavar="NUMBER", help="Training FLOPs; with --serve-tokens, serving included.")] = None,
-    law: Annotated[str | None, typer.Option(metavar="NAME", help="The law to answer by alone, or 'all'. Without: refit, all beside it.")] = None,
+    law: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The law to answer by alone, or 'all'. Without: refit, all beside it.")
+    ] = None,
     unique_tokens: Annotated[str | None, typer.Option(metavar="COUNT", help="Different tokens there are; more are repetitions.")] = None,
     serve_tokens: Annotated[str | None, typer.Option(metavar="COUNT", help="Tokens to serve, paid from the same budget.")] = None,
     budget: Annotated[str | None, typer.Option(metavar="TEXT", help="A budget with its unit: '$1M', '$1M on h100', '1e23 flop'.")] = None,
@@ -102,6 +108,24 @@ def laws(json: Json = False) -> None:
     from openhearth.plan.commands.laws import laws_command
 
     end(laws_command(json=json))
+
+
+@app.command(
+    epilog=examples(
+        "hearth plan shape recipes/llama-65b.toml", "hearth plan shape config.json --sequence-length 32k", "hearth plan shape model/ --json"
+    )
+)
+def shape(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A Hugging Face config.json, a folder with one, or a recipe.")],
+    sequence_length: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Tokens that a token attends among; without, as published or as the model stands.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Count a model from its shape: parameters to the unit, FLOPs per token by every convention, memory."""
+    from openhearth.plan.commands.shape import shape_command
+
+    end(shape_command(path, sequence_length=sequence_length, json=json))
 
 
 @app.command(

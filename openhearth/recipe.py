@@ -19,11 +19,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from openhearth.budget_text import budget_seconds
 from openhearth.errors import RecipeError, nearest
 from openhearth.inputs import read_small
 from openhearth.ledger import digest_json
 from openhearth.plain_words import in_plain_words
+from openhearth.plan.budgets import Budget, read_budget
 from openhearth.stage import Setting, Stage
 from openhearth.toml_lines import key_lines, syntax_error
 
@@ -59,7 +59,7 @@ class Header(BaseModel):
     seed: int = Field(default=0, ge=0, le=_LARGEST)
     """Where all randomness comes from: initial weights, order of the data."""
     budget: str = "5 min"
-    """Time that the whole run may take on this machine."""
+    """What the run may spend: time on this machine ("5 min"), FLOPs, chip-hours, or money on named hardware ("$100 on 8xh100")."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,14 @@ class Recipe:
         return tuple(self.stages)
 
     @property
+    def spending(self) -> Budget:
+        """What the budget comes to."""
+        return read_budget(self.budget)
+
+    @property
     def budget_seconds(self) -> float:
-        """The budget in seconds."""
-        return budget_seconds(self.budget)
+        """The budget in seconds; for a budget of FLOPs a rough guess."""
+        return self.spending.nominal_seconds
 
     def up_to(self, until: str | None) -> tuple[str, ...]:
         """The stages up to and with `until`, all when it is None."""
@@ -131,7 +136,8 @@ class Recipe:
 
     def resolved(self, followed_plan: Mapping[str, Any] | None = None) -> Recipe:
         """Every stage with what it takes from the whole run filled in."""
-        setting = Setting(self.name, self.seed, self.budget_seconds, followed_plan)
+        spending = self.spending
+        setting = Setting(self.name, self.seed, spending.nominal_seconds, spending.flops, spending.why, followed_plan)
         return replace(self, stages={kind: stage.resolve(setting) for kind, stage in self.stages.items()})
 
     def content(self) -> dict[str, Any]:
@@ -237,7 +243,7 @@ def _build(content: dict[str, Any], places: _Places, table: Table) -> Recipe:
     _refuse_odd_values((), content, places)
     header = _validated(Header, "", {key: content[key] for key in Header.model_fields if key in content}, places)
     try:
-        budget_seconds(header.budget)
+        read_budget(header.budget).require_here()
     except RecipeError as error:
         raise places.error(("budget",), str(error)) from None
     stages: dict[str, Stage] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openhearth import run_folder
+from openhearth.energy import total_energy
 from openhearth.errors import DamagedError, HearthError
 from openhearth.ledger import Json, Ledger, read_json
 from openhearth.runner import latest_stages
@@ -33,7 +34,9 @@ def _facts(folder: Path, entries: Sequence[Json]) -> Json:
     recipe = begun[-1]["recipe"]
     latest = latest_stages(entries)
     kinds = [kind for kind in begun[-1]["stages"] if kind in latest]
-    predicted = plan_of(folder, latest).get("predicted", {}).get("seconds", {})
+    foreseen = plan_of(folder, latest).get("predicted", {})
+    predicted = foreseen.get("seconds", {})
+    whole = kinds == begun[-1]["stages"]
     total = sum(latest[kind]["seconds"] for kind in kinds)
     stages = [_stage(latest[kind], predicted.get(kind), total) for kind in kinds]
     return {
@@ -47,9 +50,15 @@ def _facts(folder: Path, entries: Sequence[Json]) -> Json:
         "stages": stages,
         "total": {
             "seconds": round(total, 3),
-            "predicted_seconds": predicted.get("total") if kinds == begun[-1]["stages"] else None,
+            "predicted_seconds": predicted.get("total") if whole else None,
             "tokens": _sum(stages, "tokens"),
             "flops": _sum(stages, "flops"),
+            "energy": total_energy([latest[kind] for kind in kinds]),
+            "predicted_energy": foreseen.get("energy") if whole else None,
+        },
+        "bits_per_byte": {
+            "predicted": foreseen.get("bits_per_byte"),
+            "measured": ((latest.get("evaluate") or {}).get("facts", {}).get("bits_per_byte") or {}).get("base"),
         },
     }
 

@@ -94,7 +94,17 @@ def _times(facts: Json) -> RenderableType:
     middle = [say_seconds(guess) if guess is not None else ""] if predicted else []
     off = f"{(total - guess) / guess:+.0%} against the prediction" if guess else ""
     table.add_row(Text("total", style="bold"), *middle, Text(say_seconds(total), style="bold"), Text(off, style="dim"))
+    if (used := facts["total"]["energy"]) is not None:
+        foreseen = facts["total"]["predicted_energy"]
+        middle = [say_energy(foreseen["joules"]) if foreseen else ""] if predicted else []
+        table.add_row("energy", *middle, say_energy(used["joules"]), Text(used["source"], style="dim"))
     return table
+
+
+def say_energy(joules: float) -> str:
+    """'1.3 Wh', '0.42 kWh'."""
+    hours = joules / 3600
+    return f"{hours:.2g} Wh" if hours < 10 else f"{hours:.0f} Wh" if hours < 1000 else f"{hours / 1000:.3g} kWh"
 
 
 def _losses(facts: Json) -> RenderableType | None:
@@ -131,7 +141,11 @@ def _bits(facts: Json) -> RenderableType | None:
         value, interval = Text(f"{figure['value']:.3f}", style=style), Text(_interval(figure, "{:.3f}"), style="dim")
         table.add_row(Text(name, style=style, overflow="fold"), value, interval, _bar(figure["value"] / longest, style or "dim"))
     size = f"{figures['documents']:,} documents, {quantity(figures['bytes'])}B"
-    return Group(table, Text(f"on {size}; the range is a 95 % interval over documents", style="dim"))
+    lines = [Text(f"on {size}; the range is a 95 % interval over documents", style="dim")]
+    if foreseen := facts["bits_per_byte"]["predicted"]:
+        off = (figures["base"]["value"] - foreseen["value"]) / foreseen["value"]
+        lines.insert(0, Text(f"the plan predicted {foreseen['value']:.3f} ({_interval(foreseen, '{:.3f}')}) before sft: {off:+.1%}"))
+    return Group(table, *lines)
 
 
 def _parses(facts: Json) -> RenderableType | None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from openhearth import run_folder
 from openhearth.code_digest import code_digest
+from openhearth.energy import Meter, total_energy
 from openhearth.environment import environment, now
 from openhearth.errors import DiskFullError, HearthError
 from openhearth.inputs import read_small
@@ -246,13 +247,18 @@ class _Walk:
         partial.mkdir(parents=True, exist_ok=True)
         resumed = any(partial.iterdir())
         tell = Teller(stage.kind, self.watcher)
+        meter = Meter()
         stage.run(needed, partial, tell)
+        energy = meter.read()
         for path in partial.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-        seconds = round(time.monotonic() - began + float(tell.measured.get("seconds_before", 0.0)), 3)
-        notes = {"facts": tell.facts, "seconds": seconds, "resumed": resumed, "measured": tell.measured}
+        here = time.monotonic() - began
+        seconds = round(here + float(tell.measured.get("seconds_before", 0.0)), 3)
+        joules = round(energy.joules * seconds / max(here, 1e-9), 1)  # of a stage that was killed, as if the first part took as much power
+        measured = {**tell.measured, "joules": joules, "energy": energy.source}
+        notes = {"facts": tell.facts, "seconds": seconds, "resumed": resumed, "measured": measured}
         (partial / TELEMETRY).mkdir(exist_ok=True)
         write_json(partial / TELEMETRY / NOTES, notes)
         return notes
@@ -288,14 +294,20 @@ def latest_stages(entries: Sequence[Json]) -> dict[str, Json]:
 
 
 def done_facts(entries: Sequence[Json], made: Mapping[str, Artifact]) -> Json:
-    """Seconds by stage, as predicted by the plan (None without one) and as measured, each with its total."""
-    latest = latest_stages(entries)
+    """Seconds by stage, loss and energy, as predicted by the plan (None without one) and as measured, side by side."""
+    latest = {kind: entry for kind, entry in latest_stages(entries).items() if kind in made}
     seconds: dict[str, float] = {kind: latest[kind]["seconds"] for kind in made}
     seconds["total"] = round(sum(seconds.values()), 3)
-    predicted = None
+    predicted: Json = {}
     if "plan" in made and (made["plan"].path / "plan.json").is_file():
-        predicted = read_json(made["plan"].path / "plan.json").get("predicted", {}).get("seconds")
-    return {"seconds": seconds, "predicted": predicted}
+        predicted = read_json(made["plan"].path / "plan.json").get("predicted", {})
+    evaluated = (latest.get("evaluate") or {}).get("facts", {}).get("bits_per_byte") or {}
+    return {
+        "seconds": seconds,
+        "predicted": predicted.get("seconds"),
+        "bits_per_byte": {"predicted": predicted.get("bits_per_byte"), "measured": evaluated.get("base")},
+        "energy": {"predicted": predicted.get("energy"), "measured": total_energy(list(latest.values()))},
+    }
 
 
 # -- faults from outside ----------------------------------------------------------------------------------------------------

@@ -26,7 +26,9 @@ class Setting:
 
     name: str
     seed: int
-    budget_seconds: float
+    budget_seconds: float  # of the whole run; for a budget of FLOPs a rough guess, before anything is measured
+    budget_flops: float | None = None  # of training, where the budget is not time
+    budget_why: tuple[str, ...] = ()  # how money or chip-hours became FLOPs, a sentence a step
     followed_plan: Mapping[str, Any] | None = None  # the content of a plan.json given with --plan, or recorded in a release
 
 

@@ -373,4 +373,4 @@ def test_settings_reach_the_stage_with_the_run_they_belong_to() -> None:
             return self
 
     Recipe.parse('name = "n"\nseed = 5\nbudget = "2 min"\n[look]\n', table={"look": Look}).resolved({"format": "x"})
-    assert seen == [Setting("n", 5, 120.0, {"format": "x"})]
+    assert seen == [Setting("n", 5, 120.0, followed_plan={"format": "x"})]

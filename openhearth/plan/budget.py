@@ -6,9 +6,11 @@ test can hand in a machine of its choice. Every decision leaves a sentence in `w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from openhearth.budget_text import LONGEST, say_seconds
+from openhearth.energy import ESTIMATED, WATTS_PER_CORE
 from openhearth.errors import RecipeError
 from openhearth.model.config import ModelConfig
 
@@ -71,6 +73,14 @@ class Facts:
     compile: bool = False
     with_sft: bool = True
     with_evaluate: bool = True
+    budget_flops: float | None = None  # of training, where the budget is not time; then the seconds are a guess
+    budget_why: tuple[str, ...] = ()
+    source: str = "text"  # "stdlib" when the corpus is that of the ladder by which loss is predicted
+
+    @property
+    def sft_share(self) -> float:
+        """Part of the training that goes to fine-tuning."""
+        return SFT_SHARE if self.with_sft else 0.0
 
 
 class Bench(Protocol):
@@ -90,6 +100,10 @@ class Bench(Protocol):
 
     def elapsed(self) -> float:
         """Seconds since the plan stage began."""
+        ...
+
+    def watts(self) -> float | None:
+        """Power of the processor while it was measured; None where it has no counter."""
         ...
 
 
@@ -151,6 +165,13 @@ class _Draft:
         return self.facts.batch_tokens or max(sequence, REFERENCE_BATCH // sequence * sequence)
 
 
+def predicted_energy(watts: float | None, threads: int, seconds: float) -> dict[str, Any]:
+    """Joules of a run of so many seconds, and how they are known."""
+    if watts is not None:
+        return {"joules": round(watts * seconds, 1), "source": f"from {watts:.0f} W measured while planning (RAPL)"}
+    return {"joules": round(WATTS_PER_CORE * threads * seconds, 1), "source": ESTIMATED}
+
+
 def evaluation_plan(facts: Facts, bench: Bench, config: ModelConfig) -> tuple[dict[str, int], float]:
     """How much to evaluate within a tenth of the budget, and the seconds it will take."""
     allowance = 0.1 * facts.budget_seconds
@@ -167,6 +188,13 @@ def evaluation_plan(facts: Facts, bench: Bench, config: ModelConfig) -> tuple[di
     return {"heldout_bytes": heldout_bytes, "prompts": prompts, "max_new_tokens": max_new_tokens}, seconds
 
 
+def affordable(facts: Facts, config: ModelConfig, batch_tokens: int, step_seconds: float, training_seconds: float) -> float:
+    """Tokens of pretraining that the budget buys: in `training_seconds` for a budget of time, by FLOPs for one of FLOPs."""
+    if facts.budget_flops is not None:
+        return (1 - facts.sft_share) * facts.budget_flops / config.flops_per_token(facts.sequence_length)
+    return training_seconds / step_seconds * batch_tokens
+
+
 def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, float]:
     """The largest rung of the ladder that still sees enough tokens, and the seconds of its step with the smallest batch."""
     facts, batch = draft.facts, draft.first_batch()
@@ -179,7 +207,7 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
     measured: dict[int, float] = {}
 
     def tokens_per_parameter(rung: int, seconds: float) -> float:
-        tokens = min(training_seconds / seconds * batch, MAX_EPOCHS * facts.train_tokens)
+        tokens = min(affordable(facts, rungs[rung], batch, seconds, training_seconds), MAX_EPOCHS * facts.train_tokens)
         return tokens / rungs[rung].matmul_parameters
 
     def guess(rung: int) -> float:
@@ -198,7 +226,7 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
         if rung and ratio < TOKENS_PER_PARAMETER:
             too_large = rung
             draft.why.append(
-                f"{LADDER[rung][0]} x {LADDER[rung][1]} would see {ratio:.2f} tokens per matmul parameter in that time, "
+                f"{LADDER[rung][0]} x {LADDER[rung][1]} would see {ratio:.2f} tokens per matmul parameter for that, "
                 f"fewer than {TOKENS_PER_PARAMETER}: too large."
             )
         else:
@@ -221,7 +249,7 @@ def choose_batch(draft: _Draft, config: ModelConfig, seconds: float, training_se
     if facts.batch_tokens is not None:
         draft.why.append(f"The batch, {batch:,} tokens, is the recipe's.")
         return batch, seconds
-    updates = training_seconds / seconds
+    updates = affordable(facts, config, batch, seconds, training_seconds) / batch
     halved = batch // 2
     if updates < FEWEST_UPDATES and halved >= facts.sequence_length and halved % facts.sequence_length == 0:
         batch = halved
@@ -229,7 +257,8 @@ def choose_batch(draft: _Draft, config: ModelConfig, seconds: float, training_se
         batch, updates = batch * 2, updates / 2
     if batch != draft.first_batch():
         seconds = draft.step_seconds(config, batch)
-    draft.why.append(f"A batch of {batch:,} tokens leaves about {training_seconds / seconds:,.0f} updates.")
+    updates = affordable(facts, config, batch, seconds, training_seconds) / batch
+    draft.why.append(f"A batch of {batch:,} tokens leaves about {updates:,.0f} updates.")
     return batch, seconds
 
 
@@ -239,24 +268,33 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         raise RecipeError(f"plan.batch_tokens ({facts.batch_tokens}) is not a multiple of the sequence length ({facts.sequence_length})")
     draft = _Draft(facts, bench)
     spent = sum(facts.spent.values())
-    draft.why.append(
-        f"The budget is {facts.budget_seconds:,.0f} s of this machine ({facts.machine.get('processor')}, {facts.threads} threads); "
-        f"{spent:,.1f} s went to corpus and tokenizer."
-    )
+    machine = f"this machine ({facts.machine.get('processor')}, {facts.threads} threads)"
+    draft.why += facts.budget_why
+    if facts.budget_flops is None:
+        draft.why.append(f"The budget is {facts.budget_seconds:,.0f} s of {machine}; {spent:,.1f} s went to corpus and tokenizer.")
+    else:
+        draft.why.append(f"The budget is {facts.budget_flops:.3g} FLOPs of training, spent on {machine}.")
     draft.why.append(f"Products are computed in {facts.dtype}, by measurement here; master weights, losses, norms and evaluation are fp32.")
     rough_overhead = 0.1 * facts.budget_seconds * facts.with_evaluate + min(20.0, 0.1 * facts.budget_seconds) + 2.0
     rough = max(5.0, (facts.budget_seconds - spent - rough_overhead))
-    sft_share = SFT_SHARE if facts.with_sft else 0.0
+    sft_share = facts.sft_share
     config, seconds = choose_shape(draft, rough * (1 - sft_share))
     batch, seconds = choose_batch(draft, config, seconds, rough * (1 - sft_share))
+    step_flops = batch * config.flops_per_token(facts.sequence_length)
+    if facts.budget_flops is not None:
+        facts = draft.facts = replace(facts, budget_seconds=1.15 * (facts.budget_flops / step_flops * seconds + spent + 10.0))
     evaluate, evaluate_seconds = evaluation_plan(facts, bench, config) if facts.with_evaluate else ({}, 0.0)
     release_seconds = 0.2 + 30e-9 * 4 * config.parameters
     planning = bench.elapsed()
     left = facts.budget_seconds - spent - planning - evaluate_seconds - release_seconds
     start = 0.3 + (30.0 if facts.compile else 0.0)
     step_cost = seconds + 0.002 + 12e-9 * config.parameters * seconds / 15  # a checkpoint every 15 s
-    steps = max(10, int(((1 - sft_share) * left - start) / step_cost))
-    sft_steps = max(5, int((sft_share * left - start - 1.0) / step_cost)) if facts.with_sft else 0
+    if facts.budget_flops is not None:
+        updates = facts.budget_flops / step_flops
+        steps, sft_steps = max(1, int((1 - sft_share) * updates)), max(1, int(sft_share * updates)) if facts.with_sft else 0
+    else:
+        steps = max(10, int(((1 - sft_share) * left - start) / step_cost))
+        sft_steps = max(5, int((sft_share * left - start - 1.0) / step_cost)) if facts.with_sft else 0
     if facts.tokens is not None:
         steps = max(1, facts.tokens // batch)
         draft.why.append(f"The number of tokens, {steps * batch:,}, is the recipe's.")
@@ -287,12 +325,20 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         "release": release_seconds,
     }
     total = sum(predicted.values())
-    if total > 1.02 * facts.budget_seconds:
+    if total > LONGEST:
+        raise RecipeError(
+            f"the budget takes about {say_seconds(total)} on this machine; the longest run is {say_seconds(LONGEST)}: lower the budget, "
+            "or see what it buys elsewhere with hearth plan"
+        )
+    if facts.budget_flops is None and total > 1.02 * facts.budget_seconds:
         draft.why.append(f"The smallest sensible run takes {total:,.0f} s here, more than the budget of {facts.budget_seconds:,.0f} s.")
+    energy = predicted_energy(bench.watts(), facts.threads, total)
+    draft.why.append(f"{energy['joules'] / 3600:,.1f} Wh, {energy['source']}.")
     settings = draft.settings(config, batch, steps, seconds)
     return {
         "format": PLAN_FORMAT,
-        "budget_seconds": facts.budget_seconds,
+        "budget_seconds": round(facts.budget_seconds, 1),
+        **({"budget_flops": facts.budget_flops} if facts.budget_flops is not None else {}),
         "machine": facts.machine,
         "model": config.model_dump(),
         "pretrain": {**settings, "tokens": tokens},
@@ -301,6 +347,7 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         "predicted": {
             "seconds": {name: round(value, 2) for name, value in {**predicted, "total": total}.items()},
             "step_seconds": round(seconds, 5),
+            "energy": energy,
         },
         "why": draft.why,
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openhearth.energy import total_energy
 from openhearth.ledger import Json, Ledger, read_json
 from openhearth.release import layout
 
@@ -212,10 +213,30 @@ def _making(folder: Path) -> str:
     lines = []
     if why := plan.get("why"):
         lines.append("The plan, in its own words (`plan.json`):\n\n" + "\n".join(f"- {_plain(str(sentence))}" for sentence in why))
+    if against := _against(plan, layout.stages_in(Ledger(folder / layout.LEDGER).entries())):
+        lines.append("Predicted by the plan, and measured:\n\n" + against)
     stages = _stages(folder)
     if stages:
         lines.append("The stages (`ledger.jsonl`):\n\n" + stages)
     return "\n\n".join(lines)
+
+
+def _against(plan: Json, stages: Json) -> str:
+    """Time, loss and energy, predicted and measured, over the stages before the release."""
+    predicted = plan.get("predicted") or {}
+    made = [stages[kind] for kind in layout.KINDS if kind in stages]
+    seconds = sum(entry["seconds"] for entry in made)
+    foreseen = sum(value for kind, value in (predicted.get("seconds") or {}).items() if kind in stages)
+    rows = ["| | predicted | measured |", "|---|---:|---:|"]
+    rows.append(f"| seconds, corpus to evaluation | {foreseen:,.1f} | {seconds:,.1f} |")
+    measured = ((stages.get("evaluate") or {}).get("facts", {}).get("bits_per_byte") or {}).get("base")
+    if isinstance(measured, int | float):
+        loss = predicted.get("bits_per_byte")
+        rows.append(f"| bits per byte before fine-tuning | {_interval(loss) if loss else 'not predicted'} | {measured:.3f} |")
+    if (energy := total_energy(made)) is not None and "energy" in predicted:
+        joules = predicted["energy"]["joules"] / 3600
+        rows.append(f"| energy, Wh; {energy['source']} | {joules:,.2f} | {energy['joules'] / 3600:,.2f} |")
+    return "\n".join(rows) if made and predicted else ""
 
 
 def _stages(folder: Path) -> str:

@@ -24,10 +24,14 @@ class Planning(Stage):
     """Turn the budget into a plan, by measurement and by rules with their sources."""
 
     kind: ClassVar[str] = "plan"
-    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    needs: ClassVar[tuple[str, ...]] = ("corpus", "tokenizer")
 
     budget_seconds: float | None = Field(default=None, gt=0)
     """Seconds for the whole run; taken from the recipe's `budget`."""
+    budget_flops: float | None = Field(default=None, gt=0, exclude_if=lambda value: value is None)
+    """FLOPs of training, where the recipe's `budget` is FLOPs, chip-hours or money; then the seconds are a first guess."""
+    budget_why: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """How the budget became FLOPs; set from the recipe's `budget`."""
     num_layers: int | None = Field(default=None, ge=1, le=200)
     """Layers; decided from the budget when left out."""
     hidden_size: int | None = Field(default=None, ge=32, le=16384, multiple_of=32)
@@ -53,7 +57,10 @@ class Planning(Stage):
 
     def resolve(self, setting: Setting) -> Planning:
         followed = dict(setting.followed_plan) if setting.followed_plan is not None else None
-        return self.model_copy(update={"budget_seconds": self.budget_seconds or setting.budget_seconds, "followed": followed})
+        update: dict[str, Any] = {"budget_seconds": self.budget_seconds or setting.budget_seconds, "followed": followed}
+        if self.budget_seconds is None:
+            update |= {"budget_flops": self.budget_flops or setting.budget_flops, "budget_why": setting.budget_why}
+        return self.model_copy(update=update)
 
     def preflight(self) -> None:
         if self.followed is not None:
@@ -104,6 +111,8 @@ class Planning(Stage):
         assert self.budget_seconds is not None, "resolve() fills in the budget"
         facts = Facts(
             budget_seconds=self.budget_seconds,
+            budget_flops=self.budget_flops,
+            budget_why=self.budget_why,
             spent=Ledger(out.parents[1] / "ledger.jsonl").stage_seconds(("corpus", "tokenizer")),
             train_tokens=summary["train_tokens"],
             train_bytes=summary["train_bytes"],
@@ -122,6 +131,7 @@ class Planning(Stage):
             learning_rate_scale=self.learning_rate_scale,
             optimizer=self.optimizer,
             compile=self.compile,
+            source=read_json(made["corpus"].path / "report.json")["source"],
         )
         return check_plan(derive(facts, bench), "the plan")
 

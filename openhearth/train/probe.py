@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from openhearth.energy import MEASURED, Meter
 from openhearth.model.config import ModelConfig
 from openhearth.model.generate import Sampling, generate
 from openhearth.model.hf import tensor_shapes
@@ -52,12 +53,18 @@ class MachineBench:
 
     def __init__(self, threads: int) -> None:
         self.began = time.monotonic()
+        self.meter = Meter()
         prepare(threads)
         self.rates = {name: product_rate(getattr(torch, name)) for name in ("float32", "bfloat16")}
 
     def elapsed(self) -> float:
         """Seconds since the first measurement."""
         return time.monotonic() - self.began
+
+    def watts(self) -> float | None:
+        """Mean power since the first measurement, where the processor counts it."""
+        energy = self.meter.read()
+        return energy.joules / max(self.elapsed(), 1e-3) if energy.source == MEASURED else None
 
     def best_dtype(self) -> str:
         """bfloat16 where its products run at least 1.3 times as fast as fp32's, else float32."""

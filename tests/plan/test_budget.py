@@ -32,6 +32,9 @@ class IdealMachine:
     def elapsed(self) -> float:
         return 2.0
 
+    def watts(self) -> float | None:
+        return None
+
 
 def facts(budget_seconds: float = 300.0, **changes: Any) -> Facts:
     values: dict[str, Any] = {
