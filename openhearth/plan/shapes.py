@@ -263,18 +263,21 @@ class Shape(BaseModel):
 
     def executed_flops_per_token(self, sequence_length: Numbers, recompute: str = "none", convention: str = "full") -> Numbers:
         """What the processor runs when activations are computed again in the backward pass: the layers' forward once more for 'full',
-        their attention for 'selective' (Korthikanti et al. 2022, appendix). Utilisation (MFU) is counted without it, HFU with it.
+        their attention for 'selective' (Korthikanti et al. 2022, appendix), every second matrix product for 'operations' (torchtitan).
+        Utilisation (MFU) is counted without what is computed again, HFU with it.
         """
         flops = self.flops_per_token(sequence_length, convention)
         attention = self.attention_flops_per_token(sequence_length, causal=convention in ("causal", "kaplan"))
-        if recompute == "none":
-            return flops
-        if recompute == "selective":
-            return flops + attention // 3 if isinstance(attention, int) else flops + attention / 3
-        if recompute == "full":
-            again = 2 * (self.matmul_parameters - self.head_matrix)
-            return flops + again + attention // 3 if isinstance(attention, int) else flops + again + attention / 3
-        raise HearthError(f"recompute '{recompute}': must be none, selective or full")
+        attention = attention // 3 if isinstance(attention, int) else attention / 3
+        again = {
+            "none": 0,
+            "selective": attention,
+            "operations": self.num_layers * self.attention_matrices + 2 * self._feed_forward_matrices // (3 if self.gated else 2),
+            "full": attention + 2 * (self.matmul_parameters - self.head_matrix),
+        }
+        if recompute not in again:
+            raise HearthError(f"recompute '{recompute}' is not known{nearest(recompute, again)}; known are {', '.join(again)}")
+        return flops + again[recompute]
 
     # -- serving ------------------------------------------------------------------------------------------------------------
 

@@ -224,12 +224,27 @@ def test_totals_lie_below_what_torchtitan_reserves_by_what_the_allocator_loses()
         assert all(0.82 < ratio < 1.0 for ratio in ratios)
 
 
+PAGE = Path(__file__).parents[2] / "docs/plan/memory.md"
+
+
 def test_the_page_states_the_error_that_is_measured() -> None:
-    page = (Path(__file__).parents[2] / "docs/plan/memory.md").read_text()
+    page = PAGE.read_text()
+    rows = ["| model | layout | measured GiB | sum GiB | sum / 0.9 against measured |", "|---|---|---|---|---|"]
     for kind in ("shown", "held-out"):
         errors = [ratio / FIT_LIMIT - 1 for _, ratio in measured(kind)]
-        stated = f"median {statistics.median(map(abs, errors)):.1%}, worst {max(map(abs, errors)):.1%}"
-        assert f"{kind} {len(errors)} rows: {stated}" in page
+        assert f"{kind} {len(errors)} rows: median {statistics.median(map(abs, errors)):.1%}, worst {max(map(abs, errors)):.1%}" in page
+        for row, ratio in measured(kind):
+            gib = float(row["measured_gib"])
+            said = f"{row['note']}, sequence {int(row['sequence_length']):,}{'; held out' if kind == 'held-out' else ''}"
+            rows.append(f"| {row['model']} | {said} | {gib:g} | {ratio * gib:.1f} | {ratio / FIT_LIMIT - 1:+.1%} |")
+    shown = page[page.index("<!-- table: measured -->") : page.index("<!-- end -->")].strip().splitlines()[1:]
+    assert shown == rows, "\n".join(rows)
+
+
+def test_the_example_on_the_page_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PAGE.parents[2])
+    block = PAGE.read_text().split("```python\n")[1].split("```")[0]
+    exec(compile(block, str(PAGE), "exec"), {})
 
 
 def test_a_plan_fits_when_a_tenth_is_left() -> None:

@@ -239,7 +239,7 @@ def _in_transformers(config: dict[str, Any]) -> int:
         return int(transformers.AutoModelForCausalLM.from_config(built).num_parameters())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind not in ("gopher", "ministral")])
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "gopher"])
 def test_every_family_is_counted_as_transformers_builds_it(kind: str) -> None:
     draw = random.Random(f"shapes-{kind}")
     for _ in range(8):
@@ -387,6 +387,10 @@ def test_deepseeks_and_megatrons_formulas_are_the_same_count() -> None:
     assert shape.executed_flops_per_token(length, "full") == pytest.approx(again, rel=1e-12)
     assert shape.executed_flops_per_token(length, "selective") == shape.flops_per_token(length) + 4 * layers * width * length
     assert shape.executed_flops_per_token(length, "none") == shape.flops_per_token(length)
+    every_second = 2 * layers * (2 + 4) * width**2  # keys, what attention gives, the second matrix of the feed-forward
+    assert shape.executed_flops_per_token(length, "operations") == shape.flops_per_token(length) + every_second
+    with pytest.raises(HearthError, match="did you mean 'selective'"):
+        shape.executed_flops_per_token(length, "selectiv")
     assert shape.forward_flops_per_token(length) * 3 == shape.flops_per_token(length)
 
 
