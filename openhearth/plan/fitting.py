@@ -22,14 +22,13 @@ from openhearth.plan.forms import FORMS, Form, Runs
 from openhearth.plan.laws import above_zero
 from openhearth.plan.newton import Floats
 
-BOOTSTRAPS = 4000
 SEED = 42
 OUTLIER = 5.0
 """Robust standard deviations: a run farther from the law than this does not belong to it. Noise alone puts one run in 1.7 million there."""
 RUNS_PER_COEFFICIENT = 2
 """With fewer runs than this there are no standard errors: half of all resamples would have no fit of their own."""
 FEWEST_HELD_OUT = 3
-PROFILED = {"repeat_tokens": np.geomspace(1.0, 3000.0, 36), "repeat_parameters": np.geomspace(0.1, 3000.0, 36)}
+PROFILED = {"repeat_tokens": np.geomspace(1.0, 3000.0, 25), "repeat_parameters": np.geomspace(0.1, 3000.0, 25)}
 LABELS = {"repeat_tokens": "R_D*", "repeat_parameters": "R_N*"}
 
 
@@ -45,7 +44,7 @@ def fit(
     residuals: str = "log",
     tied: bool | None = None,
     fixed: Mapping[str, float] | None = None,
-    bootstraps: int = BOOTSTRAPS,
+    bootstraps: int | None = None,
     seed: int = SEED,
     hold_out: int | Sequence[bool] | None = None,
     drop_outliers: bool = False,
@@ -56,8 +55,10 @@ def fit(
     `delta` is the width of the Huber loss (math.inf for least squares), `residuals` "log" (of ln loss) or "loss"; `tied` sets alpha = beta
     (by default as the form does); `fixed` holds coefficients at a value, {"E": 1.69}. `hold_out` is how many of the largest runs the others
     must foretell (by default a tenth, at least three), 0 for none; or a mask of runs to keep out of the fit altogether. `flops` (by default
-    6ND) group isoFLOP runs and say which are largest. The same arguments give the same bits. Raises HearthError for runs that cannot be
-    fitted: not finite, not above zero, fewer than coefficients, or without variation.
+    6ND) group isoFLOP runs and say which are largest. `bootstraps` are 4,000 by default (1,000 for repeated data), 0 for no intervals.
+
+    The same arguments give the same bits. Raises HearthError for runs that cannot be fitted: not finite, not above zero, fewer than
+    coefficients, or without variation.
     """
     known = _known_form(form)
     runs = _runs(known, parameters, tokens, loss, unique_tokens)
@@ -68,6 +69,7 @@ def fit(
         raise HearthError(f"delta {delta:g}: must be above zero (inf is least squares)")
     if residuals not in ("log", "loss"):
         raise HearthError(f"residuals '{residuals}'{nearest(residuals, ('log', 'loss'))}; they are 'log' (of ln loss) or 'loss'")
+    bootstraps = known.bootstraps if bootstraps is None else bootstraps
     if not 0 <= bootstraps <= 1_000_000 or not 0 <= seed < 2**32:
         raise HearthError("bootstraps lie between 0 and 1,000,000, the seed between 0 and 4,294,967,295")
     kept = np.ones(len(runs), dtype=np.bool_)

@@ -18,6 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,8 @@ from openhearth.plan.newton import Evaluation, Floats, Rows
 A, B, E, ALPHA, BETA, R_D, R_N = range(7)
 """Places in theta."""
 
+BY_N, BY_D = (A, B, ALPHA, BETA, R_N), (B, BETA, R_D)
+"""What u and v of repeated data depend on."""
 WEARING = {"repeat_tokens": R_D, "repeat_parameters": R_N}
 """R_D* and R_N*, by the names that `laws` gives them."""
 
@@ -49,6 +53,8 @@ class Form:
     """Of theta."""
     tied: bool = False
     """Whether alpha = beta unless asked otherwise."""
+    bootstraps: int = 4000
+    """Resamples unless asked otherwise."""
 
 
 FORMS = {
@@ -69,6 +75,7 @@ FORMS = {
             ("E", "A", "B", "alpha", "beta", "repeat_tokens", "repeat_parameters"),
             size=7,
             tied=True,
+            bootstraps=1000,
         ),
         Form("isoflop", "N_opt = kN C^a from the minimum of a parabola in ln N at each C", "Hoffmann et al. 2022, approach 2", ("kN", "a")),
     )
@@ -92,6 +99,12 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self.loss)
+
+    @cached_property
+    def repeats(self) -> Floats:
+        """Passes over the unique tokens after the first, (n,)."""
+        assert self.unique is not None
+        return np.asarray(np.maximum(self.tokens / self.unique - 1, 0.0))
 
     def take(self, chosen: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Runs:
         """Some of the runs."""
@@ -194,35 +207,32 @@ def terms(theta: Floats, runs: Runs) -> tuple[Floats, Floats]:
     """u and v of every row and run, (R, n) each."""
     x, y = np.log(runs.parameters) - runs.mean_x, np.log(runs.tokens) - runs.mean_y
     if theta.shape[1] == 7:
-        x, y = (found[0] for found in worn(theta, runs))
+        ln_un = matched(theta, runs)
+        x = ln_un - runs.mean_x + wear(np.exp(np.log(runs.parameters) - ln_un) - 1, theta[:, R_N])[0]
+        y = np.log(runs.unique) - runs.mean_y + wear(runs.repeats, theta[:, R_D])[0]  # type: ignore[arg-type]
     return theta[:, A : A + 1] - theta[:, ALPHA : ALPHA + 1] * x, theta[:, B : B + 1] - theta[:, BETA : BETA + 1] * y
 
 
-def worn(theta: Floats, runs: Runs) -> tuple[tuple[Floats, Floats, Floats], tuple[Floats, Floats]]:
-    """ln N' and ln D' less the means of ln N and ln D, (R, n), with derivatives: of ln N' by ln U_N and ln R_N*, of ln D' by ln R_D*.
+def matched(theta: Floats, runs: Runs) -> Floats:
+    """ln U_N, (R, n): the parameters for which U unique tokens are optimal, or N where that is less (Muennighoff et al. 2023, section 3.1).
 
-    U_N = min(N, the parameters for which U unique tokens are optimal) (Muennighoff et al. 2023, section 3.1).
+    With G of the optimum, ln U_N = (beta/alpha) (ln U + ln G) + ln G, which is (beta ln U + ln(alpha A) - ln(beta B)) / alpha.
     """
     assert runs.unique is not None
-    ln_n, ln_u = np.log(runs.parameters), np.log(runs.unique)
-    ln_g = _ln_g(theta, runs)[:, None]
-    ratio = (theta[:, BETA] / theta[:, ALPHA])[:, None]
-    ln_un = np.minimum(ln_n, ratio * (ln_u + ln_g) + ln_g)
-    held_n, held_d = (np.clip(theta[:, place : place + 1], -LARGEST_LN_R, LARGEST_LN_R) for place in (R_N, R_D))
-    r_n, r_d = np.exp(held_n), np.exp(held_d)
-    excess, repeats = np.exp(ln_n - ln_un) - 1, np.maximum(runs.tokens / runs.unique - 1, 0.0)
-    fade_n, fade_d = np.exp(-excess / r_n), np.exp(-repeats / r_d)
-    grown_n, grown_d = 1 - r_n * np.expm1(-excess / r_n), 1 - r_d * np.expm1(-repeats / r_d)
-    by_un = (1 - fade_n * (excess + 1) / grown_n) * (ln_un < ln_n)
-    by_rn = (grown_n - 1 - excess * fade_n) / grown_n * (held_n == theta[:, R_N : R_N + 1])
-    by_rd = (grown_d - 1 - repeats * fade_d) / grown_d * (held_d == theta[:, R_D : R_D + 1])
-    return (ln_un + np.log(grown_n) - runs.mean_x, by_un, by_rn), (ln_u + np.log(grown_d) - runs.mean_y, by_rd)
+    alpha, beta = theta[:, ALPHA, None], theta[:, BETA, None]
+    optimal = (beta * (np.log(runs.unique) - runs.mean_y) + np.log(alpha / beta) + theta[:, A, None] - theta[:, B, None]) / alpha
+    return np.minimum(np.log(runs.parameters), optimal + runs.mean_x)
 
 
-def _ln_g(theta: Floats, runs: Runs) -> Floats:
-    """ln G with G = (alpha A / (beta B))^(1/(alpha + beta)), (R,)."""
-    a, b = theta[:, A] + theta[:, ALPHA] * runs.mean_x, theta[:, B] + theta[:, BETA] * runs.mean_y
-    return np.asarray((np.log(theta[:, ALPHA] / theta[:, BETA]) + a - b) / (theta[:, ALPHA] + theta[:, BETA]))
+def wear(more: Floats, ln_r: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """ln h, h, k and w of what repeating is worth: h = 1 + R (1 - w) times what is new, w = exp(-more/R), dh/d ln R = k.
+
+    `more` (n,) or (R, n) is what there is beyond that, in units of it; `ln_r` (R,).
+    """
+    r = np.exp(np.clip(ln_r, -LARGEST_LN_R, LARGEST_LN_R))[:, None]
+    faded = np.expm1(-more / r)
+    h, w = 1 - r * faded, faded + 1
+    return np.log(h), h, (h - 1 - more * w) * (np.abs(ln_r) < LARGEST_LN_R)[:, None], w
 
 
 def _by_moments(objective: Objective, theta: Floats, weights: Floats | None) -> Evaluation:
@@ -268,40 +278,73 @@ def _by_moments(objective: Objective, theta: Floats, weights: Floats | None) -> 
 
 
 def _by_jacobian(objective: Objective, theta: Floats, weights: Floats | None) -> Evaluation:
-    """For u and v that bend: the same from (R, n, p) derivatives, without the second derivatives of u and v themselves.
+    """For N' and D': the same from first and second derivatives of u and v at every run.
 
-    Near the optimum the pulls cancel and with them those terms; the steps are then as good as Newton's, and the optimum is the same.
+    u = a - alpha X with X = ln N' = s + ln h(q - 1), s = ln U_N and q = N/U_N; v = b - beta Y with Y = ln D' = ln U + ln h.
     """
     runs, count = objective.runs, len(theta)
-    (x, by_un, by_rn), (y, by_rd) = worn(theta, runs)
     alpha, beta = theta[:, ALPHA, None], theta[:, BETA, None]
-    ln_g, both = _ln_g(theta, runs)[:, None], alpha + beta
-    ratio, reach = beta / alpha, np.log(runs.unique) + ln_g  # type: ignore[arg-type]
-    g_alpha, g_beta = (1 / alpha + runs.mean_x - ln_g) / both, -(1 / beta + runs.mean_y + ln_g) / both
-    of_n, of_d = np.zeros((count, len(runs), 7)), np.zeros((count, len(runs), 7))
-    through = -alpha * by_un
-    of_n[:, :, A] = 1 + through * (ratio + 1) / both
-    of_n[:, :, B] = -through * (ratio + 1) / both
-    of_n[:, :, ALPHA] = -x + through * (-ratio / alpha * reach + (ratio + 1) * g_alpha)
-    of_n[:, :, BETA] = through * (reach / alpha + (ratio + 1) * g_beta)
-    of_n[:, :, R_N] = -alpha * by_rn
-    of_d[:, :, B] = 1
-    of_d[:, :, BETA] = -y
-    of_d[:, :, R_D] = -beta * by_rd
+    ln_n, ln_u = np.log(runs.parameters), np.log(runs.unique)  # type: ignore[arg-type]
+    s = matched(theta, runs)
+    bound = (s < ln_n).astype(np.float64)  # where U_N = N it depends on nothing
+    q = np.exp(ln_n - s)
+    ln_h, h, k, w = wear(q - 1, theta[:, R_N])
+    ln_hd, hd, kd, wd = wear(runs.repeats, theta[:, R_D])
+    x, y = s + ln_h - runs.mean_x, ln_u + ln_hd - runs.mean_y
+    r, rd = np.exp(np.clip(theta[:, [R_N]], -LARGEST_LN_R, LARGEST_LN_R)), np.exp(np.clip(theta[:, [R_D]], -LARGEST_LN_R, LARGEST_LN_R))
+
+    # derivatives by (a, b, alpha, beta) of s, by these and ln R_N* of X and u, by (b, beta, ln R_D*) of v
+    x_s, x_r, y_r = (1 - w * q / h) * bound, k / h, kd / hd
+    s_alpha, s_beta = (1 / alpha - s + runs.mean_x) / alpha, (ln_u - runs.mean_y - 1 / beta) / alpha
+    of_s = np.empty((count, len(runs), 4))
+    of_s[:, :, 0], of_s[:, :, 1], of_s[:, :, 2], of_s[:, :, 3] = 1 / alpha, -1 / alpha, s_alpha, s_beta
+    of_x = np.concatenate([x_s[:, :, None] * of_s, x_r[:, :, None]], axis=2)
+    of_n = -alpha[:, :, None] * of_x
+    of_n[:, :, 0] += 1
+    of_n[:, :, 2] -= x
+    of_d = np.stack([np.ones_like(y), -y, -beta * y_r], axis=2)
+
     up, down = np.exp(theta[:, :1] - alpha * x), np.exp(theta[:, 1:2] - beta * y)
     irreducible = np.exp(theta[:, E : E + 1])
     total = up + down + irreducible
     value, pull, curvature, weight = objective._parts(total, weights)
-    share_n, share_d = up / total, down / total
-    jacobian = share_n[:, :, None] * of_n + share_d[:, :, None] * of_d
-    jacobian[:, :, E] = irreducible / total
+    up, down, irreducible = up / total, down / total, irreducible / total
+    pull_n, pull_d = pull * up, pull * down
+    jacobian = np.zeros((count, len(runs), 7))
+    jacobian[:, :, BY_N] = up[:, :, None] * of_n
+    jacobian[:, :, BY_D] += down[:, :, None] * of_d
+    jacobian[:, :, E] = irreducible
 
     def outer(c: Floats, j: Floats) -> Floats:
         return np.asarray((c[:, :, None] * j).transpose(0, 2, 1) @ j)
 
+    def block(places: tuple[int, ...]) -> Any:
+        return np.ix_(range(count), places, places)
+
     gradient = -(pull[:, None, :] @ jacobian)[:, 0, :]
-    hessian = outer(curvature, jacobian) - outer(pull * share_n, of_n) - outer(pull * share_d, of_d)
-    hessian[:, E, E] -= (pull * irreducible / total).sum(axis=1)
+    hessian = outer(curvature, jacobian)
+    hessian[block(BY_N)] -= outer(pull_n, of_n)
+    hessian[block(BY_D)] -= outer(pull_d, of_d)
+    hessian[:, E, E] -= (pull * irreducible).sum(axis=1)
+
+    # what u and v bend by themselves, weighed by -pull_n and -pull_d
+    bend = alpha * pull_n
+    x_ss = (w * q * (1 - q / r) / h - (w * q / h) ** 2) * bound
+    x_sr = (q * w * k / h - q * w * (q - 1) / r) / h * bound
+    hessian[block(BY_N[:4])] += outer(bend * x_ss, of_s)
+    bent = np.zeros_like(hessian)  # with its transpose still to be added
+    bent[:, ALPHA, BY_N] += (pull_n[:, None, :] @ of_x)[:, 0, :]
+    bent[:, R_N, BY_N[:4]] += ((bend * x_sr)[:, None, :] @ of_s)[:, 0, :]
+    slow = (bend * x_s).sum(axis=1) / alpha[:, 0]
+    bent[:, ALPHA, A] -= slow / alpha[:, 0]
+    bent[:, ALPHA, B] += slow / alpha[:, 0]
+    bent[:, ALPHA, BETA] -= (bend * x_s * s_beta).sum(axis=1) / alpha[:, 0]
+    bent[:, BETA, R_D] += (pull_d * y_r).sum(axis=1)
+    hessian += bent + bent.transpose(0, 2, 1)
+    hessian[:, ALPHA, ALPHA] += (bend * x_s * (-2 / alpha**2 - s_alpha + (s - runs.mean_x) / alpha) / alpha).sum(axis=1)
+    hessian[:, BETA, BETA] += slow / beta[:, 0] ** 2
+    hessian[:, R_N, R_N] += (bend * ((k - (q - 1) ** 2 * w / r) / h - x_r**2)).sum(axis=1)
+    hessian[:, R_D, R_D] += (beta * pull_d * ((kd - runs.repeats**2 * wd / rd) / hd - y_r**2)).sum(axis=1)
     return value, gradient, hessian, outer(weight, jacobian)
 
 

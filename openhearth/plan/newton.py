@@ -37,10 +37,10 @@ class Solution:
     """Evaluations of each row."""
 
 
-def minimise(evaluate: Callable[[Floats, Rows], Evaluation], start: Floats, steps: int = 100) -> Solution:
+def minimise(evaluate: Callable[[Floats, Rows], Evaluation], start: Floats, *, tolerance: float = 1e-16, steps: int = 100) -> Solution:
     """The minimum near each row of `start` (rows, q). `evaluate(points, rows)` is given the rows that are still moving.
 
-    A row whose start has no finite value and derivatives stays there, with the value inf.
+    A row ends when the quadratic model promises less than `tolerance` of its value. A row whose start has no finite value and derivatives stays there, with the value inf.
     """
     points = start.copy()
     count = len(points)
@@ -66,7 +66,7 @@ def minimise(evaluate: Callable[[Floats, Rows], Evaluation], start: Floats, step
         damping[moving] = np.maximum(damping[moving] * factor, SMALLEST_DAMPING)
         taken[moving] += 1
         scale = np.maximum(before, 1e-12)
-        ended = (at_stake < 1e-16 * scale) | (foretold < 1e-15 * before) | (damping[moving] > LARGEST_DAMPING)
+        ended = (at_stake < tolerance * scale) | (foretold < 1e-15 * before) | (damping[moving] > LARGEST_DAMPING)
         moving = moving[~ended]
         if not len(moving):
             break

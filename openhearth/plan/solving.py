@@ -28,8 +28,10 @@ KEPT = 4
 """Different minima, at most, that every resample is started from."""
 NEAR_BEST = 1.05
 """Only minima within 5 % of the best are kept."""
+TOLERANCE = 1e-12
+"""Of the objective of a resample: what is left then is a millionth of a standard error."""
 BATCH = 32768
-"""Rows x runs handled together; the arrays of a batch fit the cache."""
+"""Rows x runs handled together, a quarter of it where every run has a matrix of its own: the arrays of a batch fit the cache."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def resampled(runs: Runs, optimum: Optimum, *, delta: float, on_log: bool, count
     """theta of `count` bootstrap resamples of the runs, (count, p)."""
     weights = resamples(len(runs), len(optimum.free.places), count, seed)
     thetas = np.empty((count, len(optimum.theta)))
-    size = max(1, BATCH // len(runs))
+    size = max(1, BATCH // (len(runs) * (4 if optimum.theta.size == 7 else 1)))
     for begin in range(0, count, size):
         part = slice(begin, min(begin + size, count))
         thetas[part] = _solve_weighted(runs, optimum, weights[part], delta, on_log)
@@ -97,7 +99,7 @@ def _solve_weighted(runs: Runs, optimum: Optimum, weights: Floats, delta: float,
     starts = free.phi(optimum.others)
     rows, ways = len(weights), len(starts)
     objective = Objective(runs, free, delta, on_log, np.repeat(weights, ways, axis=0) if ways > 1 else weights)
-    found = minimise(objective, np.tile(starts, (rows, 1)))
+    found = minimise(objective, np.tile(starts, (rows, 1)), tolerance=TOLERANCE)
     best = found.values.reshape(rows, ways).argmin(axis=1) + np.arange(rows) * ways
     return free.theta(found.points[best], np.zeros(rows, dtype=np.intp))
 
@@ -122,10 +124,10 @@ def profile(
     runs: Runs, optimum: Optimum, place: int, values: Floats, *, tied: bool, fixed: Mapping[int, float], delta: float, on_log: bool
 ) -> Floats:
     """The least objective with the coefficient at `place` of theta held at each of `values`, (k,): how well the runs know it."""
-    starts = np.concatenate([optimum.others, *(_worn(optimum.theta, r_d, r_n) for r_d, r_n in WEAR[::2])])
+    starts = np.concatenate([optimum.others, *(_worn(optimum.theta, r_d, r_n) for r_d, r_n in WEAR[::4])])
     rows = np.repeat(values, len(starts))
     free = Free.of(runs, len(optimum.theta), tied, {**fixed, place: rows})
-    found = minimise(Objective(runs, free, delta, on_log), free.phi(np.tile(starts, (len(values), 1))))
+    found = minimise(Objective(runs, free, delta, on_log), free.phi(np.tile(starts, (len(values), 1))), tolerance=TOLERANCE)
     return np.asarray(found.values.reshape(len(values), len(starts)).min(axis=1))
 
 

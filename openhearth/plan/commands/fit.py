@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from openhearth.plan.fitted import Estimate, Fit, HeldOut, Optimum, Prediction
     from openhearth.plan.runs_table import RunsTable
 
-ENOUGH_WORK = 8_000_000
-"""Runs x resamples: with more runs than 2,000 the default number of resamples falls, unless a number is asked for."""
+MANY, ENOUGH_WORK = 2000, 8_000_000
+"""With more runs than this the number of resamples falls so that runs x resamples stays there, unless a number is asked for."""
 
 NO_LIMIT = 1e9
 """An R_D* or R_N* above this means that nothing wears out."""
@@ -56,10 +56,10 @@ def fit_command(
     width = math.inf if delta.strip().lower() in ("inf", "infinity") else _above(delta, "--delta")
     table = read(paths, _pairs(columns, "--column", "loss=val_loss"), _pairs(where, "--where", "tokenizer=gpt2"))
 
-    from openhearth.plan.fitting import BOOTSTRAPS, SEED, fit
+    from openhearth.plan.fitting import SEED, fit
 
     held = hold_out if hold_out is not None else table.held_out if table.held_out is not None and any(table.held_out) else None
-    count = min(BOOTSTRAPS, max(100, ENOUGH_WORK // len(table))) if bootstraps is None else bootstraps
+    count = max(100, ENOUGH_WORK // len(table)) if bootstraps is None and len(table) > MANY else bootstraps
     try:
         found = fit(
             table.parameters, table.tokens, table.loss, form=form, unique_tokens=table.unique_tokens, flops=table.flops, delta=width,
@@ -227,15 +227,16 @@ def _coefficients(found: Fit) -> Any:
 
     sampled = found.samples is not None
     table = _table("coefficient", "value", *(("std. error", "95 % interval") if sampled else ()))
-    rows = {LABELS.get(name, name): (name, estimate) for name, estimate in found.estimates.items()}
+    for name, estimate in found.estimates.items():
+        held = name in found.fixed or (name == "beta" and found.tied and "alpha" in found.fixed)
+        limitless = sampled and name in LABELS and estimate.high > NO_LIMIT
+        error = "fixed" if held else "" if limitless or not sampled else f"{estimate.standard_error:.3g}"
+        interval = "" if held else _interval(estimate, _limited if name in LABELS else _four)
+        table.add_row(LABELS.get(name, name), f"{estimate.value:.6g}", *((error, interval) if sampled else ()))
     if found.form.name != "isoflop":
-        rows["exponent of N_opt"] = ("", found.exponent)
-    for label, (name, estimate) in rows.items():
-        held = name in found.fixed or (found.tied and (not name or (name == "beta" and "alpha" in found.fixed)))
-        note = "fixed" if held else f"{estimate.standard_error:.3g}" if sampled else ""
-        table.add_row(
-            label, f"{estimate.value:.6g}", *((note, "" if held else _interval(estimate, lambda value: f"{value:.4g}")) if sampled else ())
-        )
+        one = found.exponent
+        cells = ("tied", "") if found.tied else (f"{one.standard_error:.3g}", _interval(one, _four)) if sampled else ("", "")
+        table.add_row("exponent of N_opt", f"{one.value:.6g}", *(cells if sampled else ()))
     return table
 
 
