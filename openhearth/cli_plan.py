@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-COMMANDS = ("optimal", "laws", "shape", "fit", "claims", "backtest", "recipe")
+COMMANDS = ("optimal", "loss", "laws", "shape", "fit", "claims", "backtest", "recipe")
 
 
 def examples(*lines: str) -> str:
@@ -71,10 +71,15 @@ def optimal(
     quality_of: Annotated[
         str | None, typer.Option(metavar="COUNT", help="Instead of a budget: the cheapest model as good as the best of this size.")
     ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Instead of a budget: as good as the compute-optimal run of so many tokens.")
+    ] = None,
     loss: Annotated[float | None, typer.Option(metavar="NATS", help="Instead of a budget: the cheapest model of this loss.")] = None,
     sequence_length: Annotated[
         str | None, typer.Option(metavar="COUNT", help="Count attention over so many tokens, instead of 6N a token.")
     ] = None,
+    more: Annotated[float, typer.Option(metavar="TIMES", help="Say what so many times the budget would gain.")] = 2.0,
+    bigger: Annotated[float, typer.Option(metavar="TIMES", help="Say what so many times the size would gain.")] = 4.0,
     json: Json = False,
     plot: Plot = None,
 ) -> None:
@@ -94,12 +99,38 @@ def optimal(
             price=price,
             serve_mfu=serve_mfu,
             quality_of=quality_of,
+            tokens=tokens,
             loss=loss,
             sequence_length=sequence_length,
+            more=more,
+            bigger=bigger,
             json=json,
             plot=plot,
         )
     )
+
+
+@app.command(
+    epilog=examples(
+        "hearth plan loss 70B:1.4T 280B:300B",
+        "hearth plan loss 30B:450B 120B:450B --plot curves.png",
+        "hearth plan loss 7B:1T --unique-tokens 100B",
+    )
+)
+def loss(
+    models: Annotated[
+        list[str], typer.Argument(metavar="PARAMETERS:TOKENS...", help="Models; the others are held against the first.", show_default=False)
+    ],
+    law: Annotated[str | None, typer.Option(metavar="NAME", help="One law alone. Without: refit, all beside it.")] = None,
+    unique_tokens: Annotated[str | None, typer.Option(metavar="COUNT", help="Different tokens there are; more are repetitions.")] = None,
+    bigger: Annotated[float, typer.Option(metavar="TIMES", help="Say what so many times the size would gain.")] = 4.0,
+    json: Json = False,
+    plot: Plot = None,
+) -> None:
+    """The loss of models by every law, one against another, and what more data or size would gain."""
+    from openhearth.plan.commands.loss import loss_command
+
+    end(loss_command(models, law=law, unique_tokens=unique_tokens, bigger=bigger, json=json, plot=plot))
 
 
 @app.command(epilog=examples("hearth plan laws", "hearth plan laws --json"))

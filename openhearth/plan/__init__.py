@@ -3,6 +3,7 @@
 Every command of `hearth plan` has a function of the same name here, imported when it is first asked for:
 
     optimal(flops=...)     parameters, tokens and loss that a budget buys, by each law, with intervals
+    loss(N, D)             what a model of N parameters reaches after D tokens, by each law
     shape(path)            parameters to the unit, FLOPs per token and memory of any Hugging Face configuration
     recipe(path, on=...)   time, money, energy, memory and layout of a recipe on named hardware
     fit(...)               the coefficients of a law from runs, with their uncertainty
@@ -17,13 +18,14 @@ from typing import Any
 
 _HOMES = {
     "optimal": "openhearth.plan.optimum",
+    "loss": "openhearth.plan.losses",
     "shape": "openhearth.plan.describing",
     "recipe": "openhearth.plan.recipes",
     "fit": "openhearth.plan.fitting",
     "claims": "openhearth.plan.statements",
     "backtest": "openhearth.plan.backtesting",
 }
-__all__ = ["backtest", "claims", "fit", "optimal", "recipe", "shape"]
+__all__ = ["backtest", "claims", "fit", "loss", "optimal", "recipe", "shape"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,8 +13,8 @@ import csv
 import functools
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from openhearth.errors import HearthError, nearest
 TABLES = Path(__file__).with_name("tables")
 DEFAULT = "refit"
 PF_DAY = 1e15 * 86400
+PIVOT = 1e21
+"""FLOPs at which power laws of the budget are anchored when they are turned round; any value gives the same."""
+PERCENTILES = (2.5, 97.5)
 REPEAT_TOKENS, REPEAT_PARAMETERS = 15.387756, 5.309743
 """R_D* and R_N* of Muennighoff et al. 2023: how many repetitions are worth having. Used for laws that bring none of their own."""
 
@@ -124,6 +127,32 @@ class Law:
         n, d = self._allocate(c, self.coefficients if not self.additive else None)
         return plain(n), plain(d)
 
+    @property
+    def exponent(self) -> float:
+        """a in N_opt ~ C^a: doubling the parameters takes 2^(1/a) times the FLOPs."""
+        if self.additive:
+            return float(self.terms.exponent)
+        c = self.coefficients
+        return c["pN"] if self.form == "kaplan" else c.get("a", 1 - c.get("b", 0.0))
+
+    def budget_for(self, *, parameters: Number = None, tokens: Number = None) -> Number:
+        """FLOPs for which so many parameters, or so many tokens, are optimal."""
+        what, wanted = ("parameters", parameters) if tokens is None else ("tokens", tokens)
+        n, d = self.optimal(PIVOT)
+        in_d = self.coefficients.get("b", 1 - self.exponent) if self.form == "allocation" else 1 - self.exponent
+        power = self.exponent if tokens is None else in_d
+        return plain(PIVOT * (above_zero(what, wanted) / (n if tokens is None else d)) ** (1 / power))
+
+    def interval(self, answer: Callable[[Terms], Any]) -> tuple[Number, Number] | None:
+        """95 % interval of anything that follows from the law's terms, by its refits to resamples of its runs; None without those.
+
+        `answer` is given the terms as columns, (resamples, 1), and returns (resamples, answers), or (resamples, 1).
+        """
+        if self.resampled_terms is None or np.ndim(self.resampled_terms.A) == 0:
+            return None
+        low, high = np.percentile(np.asarray(answer(self.resampled_terms)), PERCENTILES, axis=0)
+        return (plain(low.squeeze()), plain(high.squeeze()))
+
     def optimal_resampled(self, flops: Number) -> tuple[Array, Array] | None:
         """(parameters, tokens), each (resamples, budgets), of the law refitted to resamples of its runs; None without."""
         if self.resamples is None:
@@ -170,6 +199,12 @@ class Terms:
             shrink = 6.0**-eta
             return cls(values["a"] * shrink, values["b"] * shrink, values["E"], 2 * eta, 2 * eta, **repeats)
         return cls(*(values[key] for key in ("A", "B", "E", "alpha", "beta")), **repeats)
+
+    def thinned(self, most: int) -> Terms:
+        """Evenly spaced resamples, at most `most`."""
+        count = max(np.size(getattr(self, each.name)) for each in fields(self))
+        step = -(-count // most)
+        return Terms(*(value[::step] if np.size(value := getattr(self, each.name)) > 1 else value for each in fields(self)))
 
     @property
     def balance(self) -> Any:

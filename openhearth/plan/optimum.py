@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from openhearth.errors import HearthError
-from openhearth.plan.laws import DEFAULT, LAWS, Array, Law, Number, Terms, above_zero, plain
+from openhearth.plan.laws import DEFAULT, LAWS, PERCENTILES, Array, Law, Number, Terms, plain
 from openhearth.plan.laws import law as law_named
-from openhearth.plan.splitting import HALVINGS, ROUGH, Work, at_quality, within_budget
+from openhearth.plan.questions import Question, ask, price_of_a_flop, refusal, share
+from openhearth.plan.splitting import HALVINGS, ROUGH, at_quality, within_budget
 
-LEAST_FLOPS, MOST_FLOPS = 1e15, 1e30
 INTERVALS_UP_TO = 64
 """Optima for which intervals are computed unasked: each costs as many optima as the law has resamples."""
-PERCENTILES = (2.5, 97.5)
-_ARRAYS = ("budget", "unique", "served", "quality_of")
+SEARCHED = 1000
+"""Resamples, at most, whose optima are searched for; closed forms take all."""
+_ARRAYS = ("budget", "unique", "served", "quality_of", "size_for")
 SERVING_BINDS = 0.01
 """Serving is said to bind when it moves the size by more than this share."""
 
@@ -70,28 +71,6 @@ class Optimum:
         return plain(np.asarray(self.training_flops) + self.serving_flops)
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked, as arrays that broadcast against each other."""
-
-    budget: Array | None
-    """Training FLOPs' worth, training and serving; None where a quality is asked for."""
-    by_money: Any = False
-    """Where the money, not the FLOPs, is the smaller budget."""
-    usd_per_flop: float | None = None
-    unique: Array | None = None
-    served: Array | None = None
-    """Served tokens, times what a FLOP of serving costs over one of training."""
-    quality_of: Array | None = None
-    loss: Array | None = None
-    work: Work = field(default_factory=Work)
-
-    @property
-    def plain_budget(self) -> bool:
-        """Whether every law can answer: a budget of 6ND."""
-        return self.budget is not None and self.served is None and self.work.sequence_length is None
-
-
 def optimal(
     flops: Number | None = None,
     *,
@@ -105,6 +84,7 @@ def optimal(
     mfu: float | None = None,
     serve_mfu: float | None = None,
     quality_of: Number | None = None,
+    tokens: Number | None = None,
     loss: Number | None = None,
     sequence_length: float | None = None,
     intervals: bool | None = None,
@@ -117,7 +97,8 @@ def optimal(
     serve_tokens: tokens that the model will be asked for: 2N FLOPs each, paid from the same budget (Sardana et al. 2023).
     usd: the budget in money; a FLOP costs `usd_per_flop`, or `price_per_hour` / (3600 x `peak_flops` x `mfu`). With `flops` too, both hold.
     serve_mfu: utilisation while serving; by default that of training. A lower one makes served FLOPs dearer.
-    quality_of, loss: instead of a budget, the cheapest model as good as the compute-optimal one of so many parameters, or of this loss.
+    quality_of, tokens, loss: instead of a budget, the cheapest model as good as the compute-optimal one of so many parameters, as the
+        compute-optimal run of so many tokens, or of this loss.
     sequence_length: counts attention in a decoder 128 times as wide as deep, instead of 6N a token.
     intervals: 95 % intervals where the law's runs are open; by default for up to 64 optima.
 
@@ -129,8 +110,9 @@ def optimal(
         serve_tokens=serve_tokens,
         usd=usd,
         usd_per_flop=price_of_a_flop(price_per_hour, peak_flops, mfu) if usd_per_flop is None else usd_per_flop,
-        serving_costs=1.0 if serve_mfu is None else _share("mfu", mfu) / _share("serve_mfu", serve_mfu),
+        serving_costs=1.0 if serve_mfu is None else share("mfu", mfu) / share("serve_mfu", serve_mfu),
         quality_of=quality_of,
+        tokens=tokens,
         loss=loss,
         sequence_length=sequence_length,
     )
@@ -141,64 +123,6 @@ def optimal(
     if said is not None:
         raise HearthError(said)
     return answer(chosen, question, intervals)
-
-
-def price_of_a_flop(price_per_hour: float | None, peak_flops: float | None, mfu: float | None) -> float | None:
-    """USD per FLOP done: the price of an hour over the FLOPs done in it. None if no price is given; raises HearthError on half a price."""
-    given = {"price_per_hour": price_per_hour, "peak_flops": peak_flops, "mfu": mfu}
-    if price_per_hour is None and peak_flops is None:
-        return None
-    missing = [name for name, value in given.items() if value is None]
-    if missing or price_per_hour is None or peak_flops is None:
-        raise HearthError(f"a price of FLOPs needs {', '.join(given)}: {missing[0]} is missing")
-    return float(above_zero("price_per_hour", price_per_hour)) / (3600 * float(above_zero("peak_flops", peak_flops)) * _share("mfu", mfu))
-
-
-def ask(
-    flops: Number | None = None,
-    *,
-    unique_tokens: Number | None = None,
-    serve_tokens: Number | None = None,
-    usd: Number | None = None,
-    usd_per_flop: float | None = None,
-    serving_costs: float = 1.0,
-    quality_of: Number | None = None,
-    loss: Number | None = None,
-    sequence_length: float | None = None,
-) -> Question:
-    """The arguments of `optimal`, checked. `serving_costs`: what a served FLOP costs over a trained one. Raises HearthError."""
-    goals = [name for name, value in (("quality_of", quality_of), ("loss", loss)) if value is not None]
-    if len(goals) + (flops is not None or usd is not None) != 1:
-        raise HearthError("ask for one of: a budget (flops, usd), the quality of a size (quality_of), a loss")
-    if usd is not None and usd_per_flop is None:
-        raise HearthError("a budget in money needs the price of a FLOP: usd_per_flop, or price_per_hour with peak_flops and mfu")
-    if usd_per_flop is not None:
-        above_zero("usd_per_flop", usd_per_flop)
-    budget, by_money = None, np.asarray(False)
-    if flops is not None:
-        budget = _in_bounds("flops", above_zero("flops", flops))
-    if usd is not None:
-        bought = _in_bounds("FLOPs for this money", above_zero("usd", usd) / np.asarray(usd_per_flop))
-        by_money = np.asarray(True) if budget is None else bought < budget
-        budget = bought if budget is None else np.minimum(bought, budget)
-    return Question(
-        budget=budget,
-        by_money=by_money,
-        usd_per_flop=usd_per_flop,
-        unique=None if unique_tokens is None else above_zero("unique_tokens", unique_tokens),
-        served=None if serve_tokens is None else above_zero("serve_tokens", serve_tokens) * serving_costs,
-        quality_of=None if quality_of is None else above_zero("quality_of", quality_of),
-        loss=None if loss is None else above_zero("loss", loss),
-        work=Work(None if sequence_length is None else float(above_zero("sequence_length", sequence_length))),
-    )
-
-
-def refusal(law: Law, question: Question) -> str | None:
-    """Why a law cannot answer; None if it can."""
-    if law.additive or question.plain_budget:
-        return None
-    asked = "serving" if question.served is not None else "a sequence length" if question.budget is not None else "a quality"
-    return f"the law {law.name} says nothing of {asked}; take refit"
 
 
 def answer(law: Law, question: Question, intervals: bool | None = None) -> Optimum:
@@ -235,27 +159,35 @@ def answer(law: Law, question: Question, intervals: bool | None = None) -> Optim
 def split(law: Law, question: Question) -> tuple[Array, Array]:
     """(parameters, tokens), as arrays."""
     if not law.additive:
-        assert question.budget is not None
-        n, d = law.optimal(question.budget)
+        n, d = law.optimal(_budget(law, question))
         return np.asarray(n), np.asarray(d)
     n, d = _split(law.terms, question)
     return np.asarray(n, float), np.asarray(d, float)
 
 
+def _budget(law: Law, question: Question) -> Array:
+    """Of a law without a loss, to which a quality is a size or a number of tokens."""
+    if question.budget is not None:
+        return question.budget
+    if question.quality_of is not None:
+        return np.asarray(law.budget_for(parameters=question.quality_of))
+    return np.asarray(law.budget_for(tokens=question.size_for))
+
+
 def _split(terms: Terms, question: Question, halvings: int = HALVINGS) -> tuple[Array, Array]:
     if question.budget is None:
         return at_quality(terms, _target(terms, question), question.unique, question.served, question.work, halvings)
-    if question.unique is None and question.plain_budget:
+    if question.unique is None and question.plain:
         return terms.optimal(question.budget)
     return within_budget(terms, question.budget, question.unique, question.served, question.work, halvings)
 
 
 def _target(terms: Terms, question: Question) -> Array:
-    """The loss asked for: given, or that of the compute-optimal model of so many parameters on fresh tokens."""
+    """The loss asked for: given, or that of the compute-optimal model of so many parameters, or of so many tokens, on fresh text."""
     if question.loss is not None:
         return question.loss
-    assert question.quality_of is not None
-    n = question.quality_of
+    n = question.quality_of if question.size_for is None else terms.matched_parameters(question.size_for)
+    assert n is not None
     return terms.loss(n, (n / terms.balance) ** (1 / terms.exponent) / n)
 
 
@@ -269,11 +201,12 @@ def _interval(law: Law, question: Question) -> dict[str, tuple[Number, Number]] 
     flat = replace(question, **arrays)
     terms = law.resampled_terms
     if terms is None:
-        assert flat.budget is not None
-        found = law.optimal_resampled(flat.budget)
+        found = law.optimal_resampled(_budget(law, flat))
         assert found is not None
         (n, d), losses = found, None
     else:
+        if not (question.plain and question.unique is None):
+            terms = terms.thinned(SEARCHED)
         n, d = _split(terms, flat, ROUGH)
         losses = terms.loss(n, d, flat.unique)
     columns = {"parameters": n, "tokens": d, "tokens_per_parameter": d / n} | ({} if losses is None else {"loss": losses})
@@ -284,6 +217,8 @@ def _interval(law: Law, question: Question) -> dict[str, tuple[Number, Number]] 
     result = {}
     for name, values in columns.items():
         low, high = np.percentile(values, PERCENTILES, axis=0)
+        if bool((high - low <= 1e-6 * high).all()):  # what was asked for
+            continue
         result[name] = (plain(low.reshape(shape)), plain(high.reshape(shape)))
     return result
 
@@ -347,16 +282,3 @@ def _out_of_reach(law: Law, question: Question) -> str:
     floor = law.terms.E
     with_data = "" if question.unique is None else " with these unique tokens"
     return f"no size reaches this loss by the law {law.name}{with_data}; it never falls below {floor:.3f} nats per token"
-
-
-def _in_bounds(what: str, flops: Array) -> Array:
-    outside = (flops < LEAST_FLOPS) | (flops > MOST_FLOPS)
-    if outside.any():
-        raise HearthError(f"{what} {flops[outside].flat[0]:.3g}: out of bounds; it must lie between {LEAST_FLOPS:.0e} and {MOST_FLOPS:.0e}")
-    return flops
-
-
-def _share(what: str, value: float | None) -> float:
-    if value is None or not 0 < value <= 1:
-        raise HearthError(f"{what} {value}: a utilisation must lie above 0 and at most at 1")
-    return float(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from openhearth.plan.laws import DEFAULT, Law, Number, above_zero, plain
+from openhearth.plan.laws import DEFAULT, Array, Law, Number, Terms, above_zero, plain
 from openhearth.plan.laws import law as law_named
 from openhearth.plan.splitting import tokens_for
 
@@ -69,13 +69,6 @@ def doubling(tokens: Number, law: str | Law = DEFAULT) -> dict[str, Number]:
     }
 
 
-def twice_the_budget(flops: Number, law: str | Law = DEFAULT) -> Number:
-    """Nats that twice the FLOPs gain along the line of best splits."""
-    terms = law_named(law).terms
-    c = above_zero("FLOPs", flops)
-    return plain(terms.loss(*terms.optimal(c)) - terms.loss(*terms.optimal(2 * c)))
-
-
 def knee(axis_end: Number, axis_start: float = 1e9, law: str | Law = DEFAULT) -> Number:
     """The tokens at which a curve of loss, drawn over a linear axis from `axis_start` to `axis_end`, bends: where its slope is that of
     its chord.
@@ -94,3 +87,27 @@ def gain_by_size_and_data(parameters: Number, tokens: Number, law: str | Law = D
     by_n = terms.A / above_zero("parameters", parameters) ** terms.alpha
     by_d = terms.B / above_zero("tokens", tokens) ** terms.beta
     return {"parameters": plain(by_n), "tokens": plain(by_d), "bottleneck": np.where(by_n > by_d, "parameters", "tokens")[()]}
+
+
+def more_budget(flops: Number, factor: Number = 2.0, law: str | Law = DEFAULT) -> dict[str, Any]:
+    """What `factor` times the FLOPs buy along the line of best splits: parameters, tokens, loss, and `nats` and `perplexity` gained.
+
+    `interval` is of the nats, 95 %, None without the law's runs. Raises HearthError for a law without such a loss.
+    """
+    each = law_named(law)
+    c, k = above_zero("FLOPs", flops), above_zero("factor", factor)
+
+    def gained(terms: Terms) -> Array:
+        return np.asarray(terms.loss(*terms.optimal(c)) - terms.loss(*terms.optimal(k * c)))
+
+    n, d = each.terms.optimal(k * c)
+    nats = gained(each.terms)
+    return {
+        "factor": plain(k),
+        "parameters": plain(n),
+        "tokens": plain(d),
+        "loss": plain(each.terms.loss(n, d)),
+        "nats": plain(nats),
+        "interval": each.interval(gained),
+        "perplexity": plain(-np.expm1(-nats)),
+    }

@@ -41,8 +41,8 @@ def test_the_answer_and_every_law_beside_it(capfd: pytest.CaptureFixture[str]) -
     assert found["disagreement"]["all"]["laws"] == ["hoffmann-3-printed", "kaplan"]
     assert found["disagreement"]["all"]["factor"] == pytest.approx(804 / 32.2, rel=5e-3)
     assert found["disagreement"]["core"]["factor"] < 2.5
-    assert found["four_times_the_size"]["nats"] == returns.bigger(mine.parameters, mine.tokens)["nats"]
-    assert found["twice_the_budget_nats"] == pytest.approx(returns.twice_the_budget(5.76e23))
+    assert found["bigger"]["nats"] == returns.bigger(mine.parameters, mine.tokens)["nats"]
+    assert found["more_budget"]["nats"] == pytest.approx(returns.more_budget(5.76e23)["nats"])
     assert found["rates"]["rules"][0]["rule"] == "steplaw"
     assert facts(capfd, "--flops", "5.76e23", "--law", "all") == found
 
@@ -50,7 +50,7 @@ def test_the_answer_and_every_law_beside_it(capfd: pytest.CaptureFixture[str]) -
 def test_one_law_alone(capfd: pytest.CaptureFixture[str]) -> None:
     found = facts(capfd, "--flops", "1e23", "--law", "deepseek")
     assert [row["law"] for row in found["laws"]] == ["deepseek"] and found["disagreement"] is None
-    assert found["loss"] is None and found["four_times_the_size"] is None and found["interval"] is None
+    assert found["loss"] is None and found["bigger"] is None and found["interval"] is None
 
 
 def test_repeated_data_serving_and_quality(capfd: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +63,17 @@ def test_repeated_data_serving_and_quality(capfd: pytest.CaptureFixture[str]) ->
     assert found["total_flops"] == pytest.approx(1e23) and set(found["not_answered"]) == {
         n for n, each in LAWS.items() if not each.additive
     }
+
+
+def test_as_good_as_a_run_of_so_many_tokens_and_other_factors(capfd: pytest.CaptureFixture[str]) -> None:
+    found = facts(capfd, "--tokens", "1.3T", "--more", "100", "--bigger", "10")
+    assert found["tokens"] == pytest.approx(1.3e12) and found["training_flops"] == pytest.approx(5.66e23, rel=1e-3)
+    assert "tokens" not in found["interval"] and found["interval"]["parameters"][0] < found["parameters"]
+    for row in found["laws"]:
+        if row["law"] != "deepseek":  # whose M x D is C to a ten-thousandth
+            assert row["tokens"] == pytest.approx(1.3e12, rel=1e-9)
+    assert found["more_budget"]["factor"] == 100 and found["bigger"]["factor"] == 10
+    assert found["exponent"] == pytest.approx(0.514, abs=5e-4) and found["exponent_interval"] == pytest.approx([0.480, 0.556], abs=1e-3)
 
 
 def test_money_named_by_hardware_price_and_utilisation(capfd: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +91,7 @@ def test_money_named_by_hardware_price_and_utilisation(capfd: pytest.CaptureFixt
 
 def test_json_is_json_also_where_nothing_ties(capfd: pytest.CaptureFixture[str]) -> None:
     found = facts(capfd, "--flops", "1e29", "--law", "refit")
-    assert found["four_times_the_size"]["tokens_to_tie"] is None or found["four_times_the_size"]["tokens_to_tie"] > 0
+    assert found["bigger"]["tokens_to_tie"] is None or found["bigger"]["tokens_to_tie"] > 0
     out = shown(capfd, "optimal", "--flops", "1e29", "--json")
     assert "Infinity" not in out and "NaN" not in out
 
@@ -98,7 +109,7 @@ def test_the_page_says_answer_interval_binding_warning_and_disagreement(
     assert re.search(r"The laws disagree 25\.\d-fold: 32\.2B \(hoffmann-3-printed\) to 804B \(kaplan\)", out)
     for name in LAWS:
         assert re.search(rf"^{re.escape(name)} ", out, re.MULTILINE)
-    assert "Four times the size on the same tokens" in out and "learning rate by three" in out
+    assert "4 times the size on the same tokens" in out and "learning rate by three" in out
 
 
 def test_the_table_fits_a_terminal_of_eighty_columns(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +184,8 @@ def test_it_answers_in_half_a_second_of_work_without_torch(tmp_path: Path) -> No
         (["--flops", "1e22", "--serve-mfu", "0.1"], "--serve-mfu: only where money is spent"),
         (["--flops", "1e22", "--plot", "plane.gif"], "--plot plane.gif"),
         (["--flops", "1e22", "--law", "deepseek", "--plot", "plane.png"], "--plot: the law deepseek has no loss to draw"),
+        (["--flops", "1e22", "--more", "1"], "--more 1: how many times as much; above 1"),
+        (["--flops", "1e22", "--bigger", "nan"], "--bigger nan: how many times as much"),
         ([], "nothing is asked; give --flops 5.76e23"),
     ],
 )

@@ -186,6 +186,17 @@ def test_gains_are_what_a_tenth_more_buys() -> None:
     assert found.gains["serving"] == pytest.approx(found.loss - optimal(flops=1e23, unique_tokens=1e11, serve_tokens=0.9e11).loss, rel=1e-9)
 
 
+def test_a_size_and_its_tokens_ask_for_the_same_run() -> None:
+    for name in LAWS:
+        n, d = law(name).optimal(1e22)
+        by_size, by_tokens = optimal(quality_of=n, law=name), optimal(tokens=d, law=name)
+        assert (by_size.parameters, by_size.tokens) == pytest.approx((n, d), rel=2e-4)  # DeepSeek spends 1.0001 of its budget
+        assert (by_tokens.parameters, by_tokens.tokens) == pytest.approx((n, d), rel=2e-4)
+        assert law(name).budget_for(parameters=n) == pytest.approx(1e22, rel=1e-9)
+        assert law(name).budget_for(tokens=d) == pytest.approx(1e22, rel=1e-9)
+    assert optimal(tokens=np.array([1e11, 1e12])).parameters.shape == (2,)
+
+
 def test_serving_at_a_poorer_utilisation_is_dearer() -> None:
     same, poorer = (optimal(usd=1e6, serve_tokens=1e12, serve_mfu=mfu, **H100) for mfu in (0.40, 0.10))
     assert same.parameters == optimal(usd=1e6, serve_tokens=1e12, **H100).parameters
@@ -283,8 +294,8 @@ def test_how_far_it_extrapolates_is_said() -> None:
         ({"usd": 100, "price_per_hour": 2.0, "peak_flops": 1e15, "mfu": 40}, "mfu 40: a utilisation must lie above 0 and at most at 1"),
         ({"usd": 1e-9, **H100}, "FLOPs for this money"),
         ({"flops": 1e20, "serve_tokens": 1e9, "law": "deepseek"}, "the law deepseek says nothing of serving; take refit"),
-        ({"flops": 1e20, "sequence_length": 2048, "law": "kaplan"}, "the law kaplan says nothing of a sequence length"),
-        ({"quality_of": 1e9, "law": "llama3"}, "the law llama3 says nothing of a quality"),
+        ({"flops": 1e20, "sequence_length": 2048, "law": "kaplan"}, "the law kaplan says nothing of attention"),
+        ({"loss": 2.0, "law": "llama3"}, "the law llama3 says nothing of a loss"),
         ({"loss": 1.5}, "no size reaches this loss by the law refit; it never falls below 1.817 nats per token"),
         ({"quality_of": 1e12, "unique_tokens": 1e9, "law": "refit"}, "no size reaches this loss by the law refit with these unique tokens"),
         ({"flops": 1e20, "unique_tokens": -1}, "unique_tokens: must be finite and above zero"),

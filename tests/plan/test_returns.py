@@ -9,7 +9,7 @@ import pytest
 
 from openhearth.errors import HearthError
 from openhearth.plan.laws import law
-from openhearth.plan.returns import bigger, doubling, gain_by_size_and_data, knee, twice_the_budget
+from openhearth.plan.returns import bigger, doubling, gain_by_size_and_data, knee, more_budget
 
 
 def test_thirty_billion_against_four_times_its_size() -> None:
@@ -68,12 +68,23 @@ def test_the_knee_is_where_the_curve_lies_farthest_below_its_chord() -> None:
     assert tokens[(chord - losses).argmax()] == pytest.approx(knee(450e9), rel=1e-4)
 
 
-def test_twice_the_budget_and_the_bottleneck() -> None:
+def test_more_budget() -> None:
     each = law("refit")
-    assert twice_the_budget(1e23) == pytest.approx(each.loss(*each.optimal(1e23)) - each.loss(*each.optimal(2e23)), rel=1e-9)
+    found = more_budget(1e23, 3.0)
+    assert found["nats"] == pytest.approx(each.loss(*each.optimal(1e23)) - each.loss(*each.optimal(3e23)), rel=1e-9)
+    assert (found["parameters"], found["tokens"]) == pytest.approx(each.optimal(3e23))
+    low, high = found["interval"]
+    assert low < found["nats"] < high < 1.5 * low
+    hundredfold = more_budget(5.88e23, 100)  # ten times the size and the data of a 70B
+    assert hundredfold["loss"] == pytest.approx(1.886, abs=5e-4) and hundredfold["nats"] == pytest.approx(0.088, abs=1e-3)
+    assert more_budget(np.array([1e20, 1e23]), 3.0)["nats"][1] == pytest.approx(found["nats"], rel=1e-12)
+    assert more_budget(1e23, 2, "hoffmann-3")["interval"] is None
+
+
+def test_the_bottleneck() -> None:
     terms = gain_by_size_and_data(530e9, 270e9)
     assert terms["bottleneck"] == "tokens" and terms["tokens"] > terms["parameters"]
-    assert each.terms.E + terms["tokens"] + terms["parameters"] == pytest.approx(each.loss(530e9, 270e9))
+    assert law("refit").terms.E + terms["tokens"] + terms["parameters"] == pytest.approx(law("refit").loss(530e9, 270e9))
 
 
 def test_laws_without_such_terms_are_refused() -> None:

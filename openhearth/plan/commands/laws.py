@@ -41,6 +41,8 @@ def law_facts(law: Law) -> dict[str, Any]:
         "parameters": list(law.domain.parameters),
         "tokens": list(law.domain.tokens),
         "flops": list(law.domain.flops),
+        "exponent": law.exponent,
+        "exponent_interval": law.interval(lambda terms: terms.exponent),
         "resamples": None if resamples is None else len(next(iter(resamples.values()))),
         "exponent_interval_80": None if law.exponent_interval is None else list(law.exponent_interval),
         "note": law.note or None,
@@ -60,6 +62,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
         ranges = (f"{say(row[key][0])} to {say(row[key][1])} {key}" for key in ("parameters", "tokens"))
         lines.append(
             f"runs of {', '.join(ranges)}, {row['flops'][0]:.1e} to {row['flops'][1]:.1e} FLOPs; {row['loss_of']}; N counts {row['counts']}"
+        )
+        between = "" if row["exponent_interval"] is None else " [{:.3f}, {:.3f}]".format(*row["exponent_interval"])
+        lines.append(
+            f"N_opt ~ C^{row['exponent']:.3f}{between}: twice the size wants {2 ** (1 / row['exponent'] - 1):.2f} times the tokens"
         )
         if row["resamples"]:
             lines.append(f"intervals from {row['resamples']:,} resamples of its runs")

@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 
 from openhearth.errors import HearthError
-from openhearth.plan import optimum, rates, returns
+from openhearth.plan import optimum, questions, rates, returns
 from openhearth.plan.budgets import read_budget
 from openhearth.plan.laws import DEFAULT, LAWS, Law
 from openhearth.plan.laws import law as law_named
-from openhearth.plan.optimum import Optimum, Question
+from openhearth.plan.optimum import Optimum
 from openhearth.plan.quantities import count, hardware, price_per_hour, say
 from openhearth.plan.quantities import flops as read_flops
-
-TIMES = 4.0
-"""The larger model that the answer is compared with."""
+from openhearth.plan.questions import Question
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Money:
     @property
     def usd_per_flop(self) -> float:
         """At `mfu`."""
-        price = optimum.price_of_a_flop(self.usd_per_hour, self.peak_flops, self.mfu)
+        price = questions.price_of_a_flop(self.usd_per_hour, self.peak_flops, self.mfu)
         assert price is not None
         return price
 
@@ -58,8 +56,11 @@ def optimal_command(
     price: str | None = None,
     serve_mfu: float | None = None,
     quality_of: str | None = None,
+    tokens: str | None = None,
     loss: float | None = None,
     sequence_length: str | None = None,
+    more: float = 2.0,
+    bigger: float = 4.0,
     json: bool = False,
     plot: Path | None = None,
 ) -> int:
@@ -84,9 +85,14 @@ def optimal_command(
         raise HearthError("a budget in money needs hardware to be spent on; add --on h100")
     if serve_mfu is not None and money is None:
         raise HearthError("--serve-mfu: only where money is spent; add --on h100")
-    if (asked_flops, asked_usd, quality_of, loss) == (None, None, None, None):
-        raise HearthError("nothing is asked; give --flops 5.76e23, or --budget '$1M' --on h100, or --quality-of 13B, or --loss 2.0")
-    question = optimum.ask(
+    if (asked_flops, asked_usd, quality_of, tokens, loss) == (None, None, None, None, None):
+        raise HearthError(
+            "nothing is asked; give --flops 5.76e23, or --budget '$1M' --on h100, or --quality-of 13B, or --tokens 300B, or --loss 2.0"
+        )
+    for name, value in (("--more", more), ("--bigger", bigger)):
+        if not 1 < value <= 1e9:
+            raise HearthError(f"{name} {value:g}: how many times as much; above 1 and at most 1e9")
+    question = questions.ask(
         asked_flops,
         unique_tokens=None if unique_tokens is None else count(unique_tokens, "--unique-tokens", low=1e6, high=1e18, unit="tokens"),
         serve_tokens=None if serve_tokens is None else count(serve_tokens, "--serve-tokens", low=1, high=1e21, unit="tokens"),
@@ -94,14 +100,15 @@ def optimal_command(
         usd_per_flop=None if money is None else money.usd_per_flop,
         serving_costs=1.0 if serve_mfu is None or money is None else money.mfu / _utilisation(serve_mfu, "--serve-mfu"),
         quality_of=None if quality_of is None else count(quality_of, "--quality-of", low=1e6, high=1e15, unit="parameters"),
+        tokens=None if tokens is None else count(tokens, "--tokens", low=1e6, high=1e18, unit="tokens"),
         loss=loss,
         sequence_length=None if sequence_length is None else count(sequence_length, "--sequence-length", low=1, high=1e8, unit="tokens"),
     )
-    facts = answer_facts(question, law, money, asked_usd)
+    facts = answer_facts(question, law, money, asked_usd, more, bigger)
     if plot is not None:
         _draw(plot, question, facts)
     if json:
-        print(jsonlib.dumps(_finite(facts), indent=2, ensure_ascii=False))
+        print(jsonlib.dumps(finite(facts), indent=2, ensure_ascii=False))
     else:
         from openhearth.plan.commands.optimal_text import show
 
@@ -109,14 +116,21 @@ def optimal_command(
     return 0
 
 
-def answer_facts(question: Question, law: str | None, money: Money | None = None, usd: float | None = None) -> dict[str, Any]:
+def answer_facts(
+    question: Question,
+    law: str | None,
+    money: Money | None = None,
+    usd: float | None = None,
+    more: float = 2.0,
+    bigger: float = 4.0,
+) -> dict[str, Any]:
     """What --json prints: the chosen law's answer on the top level, every law's under `laws`. Keys in docs/plan/laws.md."""
     chosen = law_named(law if law not in (None, "all") else DEFAULT if question.unique is None else "muennighoff")
-    said = optimum.refusal(chosen, question)
+    said = questions.refusal(chosen, question)
     if said is not None:
         raise HearthError(said)
     names = list(LAWS) if law in (None, "all") else [chosen.name]
-    refused = {name: reason for name in names if (reason := optimum.refusal(LAWS[name], question)) is not None}
+    refused = {name: reason for name in names if (reason := questions.refusal(LAWS[name], question)) is not None}
     found: dict[str, Optimum] = {}
     for name in names:
         if name in refused:
@@ -129,20 +143,15 @@ def answer_facts(question: Question, law: str | None, money: Money | None = None
             refused[name] = str(error)
     answer = found[chosen.name]
     facts = {"question": _question_facts(question, money, usd), **_row(answer)}
-    facts["twice_the_budget_nats"] = (
-        returns.twice_the_budget(answer.training_flops, chosen)
-        if chosen.additive and question.plain_budget and question.unique is None
-        else None
-    )
-    facts["four_times_the_size"] = (
-        returns.bigger(answer.parameters, answer.tokens, TIMES, chosen, question.unique) if chosen.additive else None
-    )
-    facts["twice_the_tokens_nats"] = (
-        returns.doubling(answer.tokens, chosen)["twice"] if chosen.additive and question.unique is None else None
-    )
+    along = chosen.additive and question.plain and question.unique is None
+    facts["more_budget"] = returns.more_budget(answer.training_flops, more, chosen) if along else None
+    facts["bigger"] = None
+    if chosen.additive:
+        facts["bigger"] = {"factor": bigger, **returns.bigger(answer.parameters, answer.tokens, bigger, chosen, question.unique)}
+    facts["twice_the_tokens_nats"] = returns.doubling(answer.tokens, chosen)["twice"] if along else None
     facts["rates"] = rates.rates(answer.parameters, answer.tokens)
-    if money is not None and money.best_mfu is not None and usd is not None and question.plain_budget and question.unique is None:
-        best = optimum.ask(usd=usd, usd_per_flop=money.usd_per_flop * money.mfu / money.best_mfu)
+    if money is not None and money.best_mfu is not None and usd is not None and along:
+        best = questions.ask(usd=usd, usd_per_flop=money.usd_per_flop * money.mfu / money.best_mfu)
         n, d = optimum.split(chosen, best)
         facts["best_case"] = {"mfu": money.best_mfu, "parameters": float(n), "tokens": float(d), "training_flops": float(best.budget or 0)}
     facts["laws"] = [_row(each) for each in found.values()]
@@ -161,6 +170,8 @@ def _row(answer: Optimum) -> dict[str, Any]:
         "parameters": answer.parameters,
         "tokens": answer.tokens,
         "tokens_per_parameter": answer.tokens_per_parameter,
+        "exponent": law.exponent,
+        "exponent_interval": law.interval(lambda terms: terms.exponent),
         "loss": answer.loss,
         "loss_of": law.text,
         "interval": None if answer.interval is None else {name: list(pair) for name, pair in answer.interval.items()},
@@ -207,6 +218,7 @@ def _question_facts(question: Question, money: Money | None, usd: float | None) 
         "unique_tokens": one(question.unique),
         "serve_tokens_weighted": one(question.served),
         "quality_of": one(question.quality_of),
+        "tokens": one(question.size_for),
         "loss": one(question.loss),
         "sequence_length": question.work.sequence_length,
         "device": None if money is None else money.device,
@@ -315,12 +327,12 @@ def _known_models() -> list[tuple[str, float, float]]:
     ]
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Infinity and NaN as null: JSON has neither."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     if isinstance(value, np.generic):
-        return _finite(value.item())
+        return finite(value.item())
     return None if isinstance(value, float) and not math.isfinite(value) else value

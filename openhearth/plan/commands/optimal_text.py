@@ -77,6 +77,8 @@ def powers(value: float) -> str:
 def _asked(asked: dict[str, Any], facts: dict[str, Any]) -> str:
     if asked["quality_of"] is not None:
         said = f"As good as the compute-optimal model of {say(asked['quality_of'])} parameters, at least cost"
+    elif asked["tokens"] is not None:
+        said = f"As good as the compute-optimal run of {say(asked['tokens'])} tokens, at least cost"
     elif asked["loss"] is not None:
         said = f"A loss of {asked['loss']:g}, at least cost"
     elif asked["usd"] is not None:
@@ -90,7 +92,7 @@ def _asked(asked: dict[str, Any], facts: dict[str, Any]) -> str:
         said += f", {say(asked['unique_tokens'])} unique tokens"
     if asked["serve_tokens_weighted"] is not None:
         said += f", serving {say(asked['serve_tokens_weighted'])} tokens{' at their cost' if asked['usd'] is not None else ''} included"
-    return said + (" buy, by " if asked["quality_of"] is None and asked["loss"] is None else ", by ") + f"{facts['title']}:"
+    return said + (" buy, by " if asked["flops"] is not None else ", by ") + f"{facts['title']}:"
 
 
 def _binding(facts: dict[str, Any]) -> str:
@@ -145,13 +147,17 @@ def disagreement(facts: dict[str, Any]) -> list[str]:
     every, core = spread["all"], spread["core"]
     low, high = every["parameters"]
     lines = [
-        f"The laws disagree {every['factor']:.1f}-fold: {say(low)} ({every['laws'][0]}) to {say(high)} ({every['laws'][1]}) parameters."
+        f"The laws disagree {_times(every['factor'])}-fold: {say(low)} ({every['laws'][0]}) to {say(high)} ({every['laws'][1]}) parameters."
     ]
     if core is not None:
         low, high = core["parameters"]
-        lines[0] += f" Without Kaplan 2020, Gadre and rounded coefficients {core['factor']:.1f}-fold: {say(low)} to {say(high)}."
+        lines[0] += f" Without Kaplan 2020, Gadre and rounded coefficients {_times(core['factor'])}-fold: {say(low)} to {say(high)}."
     lines.append("Losses are of each law's own text and tokenizer: compare them down a law, not across.")
     return lines
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f}" if factor < 1000 else f"{powers(factor)}"
 
 
 def silent(facts: dict[str, Any]) -> list[str]:
@@ -165,36 +171,34 @@ def silent(facts: dict[str, Any]) -> list[str]:
 def more(facts: dict[str, Any]) -> list[str]:
     """What more would buy, and the batch and learning rate that rules of the field give."""
     lines = []
-    four = facts["four_times_the_size"]
-    if four is not None:
-        tie = four["tokens_to_tie"]
+    large = facts["bigger"]
+    if large is not None:
+        times, tie = f"{large['factor']:g} times", large["tokens_to_tie"]
         tied = (
             "never ties with it"
             if tie == float("inf")
-            else f"ties with it after {say(tie)} tokens, {four['tie_compute_share']:.2f} of its compute"
+            else f"ties with it after {say(tie)} tokens, {large['tie_compute_share']:.2f} of its compute"
         )
-        lines.append(
-            f"Four times the size on the same tokens: {-four['nats']:+.3f} nats ({-four['perplexity']:+.1%} perplexity) "
-            f"for 4 times the compute; "
-            f"this model {tied}."
+        line = (
+            f"{times} the size on the same tokens: {-large['nats']:+.3f} nats ({-large['perplexity']:+.1%} perplexity) "
+            f"for {times} the compute; this model {tied}."
         )
-        after = four["break_even_tokens"]
+        after = large["break_even_tokens"]
         if tie != float("inf"):
-            lines[-1] += " Training this one longer is cheaper " + (
-                "from the start." if after == 0 else f"once {say(after)} tokens are served."
-            )
+            line += " Training this one longer is cheaper " + ("from the start." if after == 0 else f"once {say(after)} tokens are served.")
+        lines.append(line)
         lines.append(
-            f"The best model four times as large takes {four['optimal_compute_factor']:.3g} times the compute "
-            f"and gains {four['optimal_nats']:.3f} nats."
+            f"The best model {times} as large takes {large['optimal_compute_factor']:.3g} times the compute "
+            f"and gains {large['optimal_nats']:.3f} nats."
         )
-    gains = []
-    if facts["twice_the_budget_nats"] is not None:
-        gains.append(f"twice the budget gains {facts['twice_the_budget_nats']:.3f} nats")
-    if facts["twice_the_tokens_nats"] is not None:
-        gains.append(f"twice the tokens for this size {facts['twice_the_tokens_nats']:.3f}")
-    if gains:
-        joined = ", ".join(gains)
-        lines.append(f"{joined[0].upper()}{joined[1:]}.")
+    gain = facts["more_budget"]
+    if gain is not None:
+        between = "" if gain["interval"] is None else f" [{gain['interval'][0]:.3f}, {gain['interval'][1]:.3f}]"
+        lines.append(
+            f"{gain['factor']:g} times the budget gains {gain['nats']:.3f}{between} nats: {say(gain['parameters'])} parameters on "
+            f"{say(gain['tokens'])} tokens, loss {gain['loss']:.3f}. "
+            f"Twice the tokens for this size gains {facts['twice_the_tokens_nats']:.3f}."
+        )
     rates = facts["rates"]
     best, critical, rate = rates["batch_tokens"], rates["critical_batch_tokens"], rates["learning_rate"]
     lines.append(
