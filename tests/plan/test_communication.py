@@ -72,8 +72,11 @@ def test_seconds_are_those_of_the_link_that_the_group_crosses() -> None:
     one_node = Layout(data=8)
     sent = traffic(SEVEN, one_node, sequence_length=2048)
     assert sent.seconds(one_node, intra_node_gb_per_s=450, inter_node_gbit_per_s=400)["data"] == sent.data / 450e9
+    mixed, spread = Shape.from_hf(MIXTRAL), Layout(data=8, tensor=2, expert=8)  # eight experts on pairs: two nodes
+    sent = traffic(mixed, spread, sequence_length=2048)
+    assert sent.seconds(spread, intra_node_gb_per_s=450, inter_node_gbit_per_s=400)["expert"] == sent.expert / 50e9
     with pytest.raises(HearthError, match="inter_node_gbit_per_s must be above zero"):
-        sent.seconds(one_node, intra_node_gb_per_s=450, inter_node_gbit_per_s=0)
+        sent.seconds(spread, intra_node_gb_per_s=450, inter_node_gbit_per_s=0)
 
 
 def test_ten_thousand_layouts_are_one_call() -> None:

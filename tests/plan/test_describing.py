@@ -31,6 +31,7 @@ def test_the_function_counts_a_path_a_configuration_and_a_shape_alike(tmp_path: 
 def test_a_recipe_is_counted_at_its_published_length_and_tokens() -> None:
     facts = openhearth.plan.shape(ROOT / "recipes" / "llama-65b.toml")
     assert (facts["sequence_length"], facts["tokens"]) == (2048, 1.4e12)
+    assert openhearth.plan.shape(ROOT / "recipes" / "qwen3-8b.toml")["sequence_length"] == 4096  # not its 32,768 positions
     assert facts["training_flops"]["6n"] == 6 * 65_285_660_672 * 1.4e12
     assert openhearth.plan.shape(ROOT / "recipes" / "llama-65b.toml", sequence_length=100)["sequence_length"] == 100
 

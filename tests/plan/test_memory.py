@@ -88,6 +88,11 @@ def test_the_ends_of_a_pipeline_hold_embedding_and_head() -> None:
         shape = Shape.from_hf(LLAMA_3 | {"tie_word_embeddings": tied})
         held = memory(shape, Layout(pipeline=4), sequence_length=2048)
         assert held.weights == pytest.approx(2 * (shape.layer_parameters / 4 + 128256 * 4096), rel=1e-5)
+    gpt = Shape.from_hf(gpt2(12, 768, 12))  # at the end no positions but the last norm: the lighter stage, until its logits are plain
+    ends = {"chunked": 50257 * 768 + 1024 * 768, "plain": 50257 * 768 + 2 * 768}
+    for loss, end in ends.items():
+        held = memory(gpt, Layout(pipeline=2, micro_batch=8), sequence_length=1024, loss=loss)
+        assert held.weights == 2 * (gpt.layer_parameters / 2 + end)
     uneven = memory(SEVEN, Layout(pipeline=5), sequence_length=2048)
     assert uneven.weights == pytest.approx(2 * (SEVEN.layer_parameters * 7 / 32 + 32000 * 4096), rel=1e-5)
 

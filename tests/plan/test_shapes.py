@@ -189,7 +189,7 @@ def _random_config(kind: str, draw: random.Random) -> dict[str, Any]:
         config["use_parallel_residual"] = draw.random() < 0.5
     if kind == "helium":  # its output projection is square
         config["head_dim"] = head_dim
-    elif "head_dim" in family.defaults or kind in ("mistral", "mixtral", "llama", "qwen3_moe"):
+    elif "head_dim" in family.defaults or kind in ("mistral", "ministral", "mixtral", "llama", "qwen3_moe"):
         config["head_dim"] = 2 * draw.randint(2, 20)
     if family.experts:
         config |= _random_experts(kind, layers, draw)
