@@ -182,7 +182,8 @@ class Fit:
         if not self.law.additive:
             return self.estimates["a"]
         resampled = self.law.resampled_terms
-        exponents = None if resampled is None else np.broadcast_to(resampled.exponent, (self.bootstraps, 1))[:, 0]
+        with np.errstate(all="ignore"):
+            exponents = None if resampled is None else np.broadcast_to(resampled.exponent, (self.bootstraps, 1))[:, 0]
         return _estimate(float(self.law.terms.exponent), exponents)
 
     def loss(self, parameters: Number, tokens: Number, unique_tokens: Number = None) -> Number:
@@ -239,28 +240,26 @@ class Fit:
         c = above_zero("FLOPs", flops)
         decades = _decades(c, self.law.domain.flops)
         self._refuse_far(decades, "the largest run", extrapolate)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(all="ignore"):
             n, d = (np.asarray(found) for found in self.law.optimal(c))
         if not (np.isfinite(n).all() and (n > 0).all()):
             raise HearthError("these runs give no optimum: by their law loss does not fall with size and data both (see alpha and beta)")
-        sampled = self.law.optimal_resampled(c) if intervals else None
-        shape = c.shape
         loss: Estimate = Estimate(None)
-        if self.law.has_loss:
-            resampled = None
-            if sampled is not None:
-                assert self.law.resampled_terms is not None
-                resampled = self.law.resampled_terms.loss(*sampled).reshape(-1, *shape)
-            loss = _estimate(plain(self.loss(n, d)), resampled)
-        pairs = None if sampled is None else [found.reshape(-1, *shape) for found in sampled]
-        return Optimum(
-            plain(c),
-            _estimate(plain(n), None if pairs is None else pairs[0]),
-            _estimate(plain(d), None if pairs is None else pairs[1]),
-            _estimate(plain(d / n), None if pairs is None else pairs[1] / pairs[0]),
-            loss,
-            plain(decades),
-        )
+        pairs = losses = None
+        with np.errstate(all="ignore"):  # a resample of few runs may have no optimum
+            if intervals and (sampled := self.law.optimal_resampled(c)) is not None:
+                pairs = [found.reshape(-1, *c.shape) for found in sampled]
+                losses = self.law.resampled_terms.loss(*sampled).reshape(-1, *c.shape) if self.law.resampled_terms is not None else None
+            if self.law.has_loss:
+                loss = _estimate(plain(self.loss(n, d)), losses)
+            return Optimum(
+                plain(c),
+                _estimate(plain(n), None if pairs is None else pairs[0]),
+                _estimate(plain(d), None if pairs is None else pairs[1]),
+                _estimate(plain(d / n), None if pairs is None else pairs[1] / pairs[0]),
+                loss,
+                plain(decades),
+            )
 
     def _refuse_far(self, decades: Floats, beyond: str, extrapolate: bool) -> None:
         farthest = float(np.max(decades))

@@ -20,6 +20,8 @@ from openhearth.plan.forms import Free, Objective, Runs
 from openhearth.plan.newton import minimise
 from openhearth.plan.runs_table import read_table
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 TABLES = Path(laws.__file__).with_name("tables")
 CHINCHILLA = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
 POINTS = os.environ.get("OPENHEARTH_CHINCHILLA_POINTS")
