@@ -28,9 +28,9 @@ from tests.plan.test_shapes import DEEPSEEK_V3, LLAMA, LLAMA_3, MIXTRAL, gpt2, l
 GIB = 2**30
 SEVEN, EIGHT, MIXED = Shape.from_hf(LLAMA), Shape.from_hf(LLAMA_3), Shape.from_hf(MIXTRAL)
 MODELS = {
-    "llama-3-8b": EIGHT,
-    "llama-3-70b": Shape.from_hf(llama(8192, 28672, 80, 64, vocab_size=128256, num_key_value_heads=8)),
-    "llama-3-405b": Shape.from_hf(llama(16384, 53248, 126, 128, vocab_size=128256, num_key_value_heads=8)),
+    "llama3-8b": EIGHT,
+    "llama3-70b": Shape.from_hf(llama(8192, 28672, 80, 64, vocab_size=128256, num_key_value_heads=8)),
+    "llama3-405b": Shape.from_hf(llama(16384, 53248, 126, 128, vocab_size=128256, num_key_value_heads=8)),
 }
 
 # -- states ------------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -99,6 +101,13 @@ def test_the_stages_are_those_of_a_whole_run(name: str) -> None:
     recipe = Recipe.parse(text[: text.index("\n[published]\n")], f"{name}.toml")
     assert recipe.name == name
     assert recipe.kinds == ("corpus", "tokenizer", "plan", "pretrain", "sft", "evaluate", "release")
+
+
+def test_what_the_planner_says_beside_the_facts_is_what_it_says_today() -> None:
+    script = RECIPES.parent / "scripts" / "annotate_recipes.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False, cwd=RECIPES.parent)
+    assert (done.returncode, done.stdout) == (0, "out of date: none\n"), f"run {script.name}: {done.stdout}{done.stderr}"
+    assert " | plan: " in (RECIPES / "llama-65b.toml").read_text()
 
 
 TABLE_A9 = """
