@@ -155,10 +155,12 @@ LATENT = ("deepseek_v2", "deepseek_v3")
 OTHER_NAMES = {
     "gemma3": "gemma3_text",
     "llama4": "llama4_text",
-    "qwen2_vl_text": "qwen2",
-    "qwen2_5_vl_text": "qwen2",
-    "qwen3_vl_text": "qwen3",
+    **dict.fromkeys(("qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"), "qwen2"),
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_text"), "qwen3"),
+    **dict.fromkeys(("qwen3_vl_moe", "qwen3_vl_moe_text"), "qwen3_moe"),
+    "kimi_k2": "deepseek_v3",
 }
+"""Language models inside others, and the same layout under another name."""
 _FOREIGN = ("ssm_cfg", "state_size", "linear_num_value_heads", "attn_layer_period", "block_types", "rwkv_version", "full_attn_idxs")
 
 

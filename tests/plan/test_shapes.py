@@ -93,6 +93,27 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     "qwen3-4b": (qwen3(2560, 9728, 36, 32, True), 4_022_468_096),
     "qwen3-8b": (qwen3(4096, 12288, 36, 32, False), 8_190_735_360),
     "deepseek-v3": (DEEPSEEK_V3, 671_026_404_352),
+    "bloom-176b": ({"model_type": "bloom", "vocab_size": 250880, "hidden_size": 14336, "n_layer": 70, "n_head": 112}, 176_247_271_424),
+    "gpt-j-6b": (
+        {"model_type": "gptj", "vocab_size": 50400, "n_positions": 2048, "n_embd": 4096, "n_layer": 28, "n_head": 16},
+        6_050_882_784,
+    ),
+    "gpt-neox-20b": (pythia(6144, 44, 64, 50432), 20_554_567_680),
+    "mistral-7b": (LLAMA | {"model_type": "mistral", "intermediate_size": 14336, "num_key_value_heads": 8}, 7_241_732_096),
+    "qwen2.5-7b": (llama(3584, 18944, 28, 28, model_type="qwen2", vocab_size=152064, num_key_value_heads=4), 7_615_616_512),
+    "qwen3-30b-a3b": (
+        llama(2048, 6144, 48, 32, model_type="qwen3_moe", vocab_size=151936, num_key_value_heads=4, head_dim=128)
+        | {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
+        30_532_122_624,
+    ),
+    "olmoe-1b-7b": (
+        llama(2048, 1024, 16, 16, model_type="olmoe", vocab_size=50304, num_experts=64, num_experts_per_tok=8),
+        6_919_161_856,
+    ),
+    "gemma-2-9b": (
+        llama(3584, 14336, 42, 16, model_type="gemma2", vocab_size=256000, num_key_value_heads=8, head_dim=256),
+        9_241_705_984,
+    ),
 }
 
 
@@ -110,6 +131,8 @@ def test_transformers_builds_the_same_number_of_parameters(name: str) -> None:
 def test_active_and_non_embedding_parameters_are_those_of_the_reports() -> None:
     mixtral = Shape.from_hf(MIXTRAL)
     assert mixtral.active_parameters == 46_702_792_704 - 32 * 6 * 3 * 4096 * 14336 == 12_879_925_248  # "13B", Jiang et al. 2024
+    assert Shape.from_hf(PUBLISHED["qwen3-30b-a3b"][0]).active_parameters // 10**8 == 33  # "3.3B", its model card
+    assert round(Shape.from_hf(PUBLISHED["olmoe-1b-7b"][0]).active_parameters / 1e9, 1) == 1.3  # Muennighoff et al. 2024
     assert round(Shape.from_hf(DEEPSEEK_V3).active_parameters / 1e9, 1) == 37.6  # "37B" without the input embedding
     assert Shape.from_hf(PUBLISHED["pythia-12b"][0]).non_embedding_parameters == 11_327_027_200  # Biderman et al. 2023, table 1
     assert Shape.from_hf(PUBLISHED["pythia-1b"][0]).non_embedding_parameters == 805_736_448
