@@ -219,7 +219,7 @@ def optimizer_bytes(optimizer: str, precision: str) -> float:
 
 def adapter_parameters(shape: Shape, rank: int) -> int:
     """Parameters of LoRA on every matrix of every layer: rank x (inputs + outputs) each (Hu et al. 2021). Of experts, each its own."""
-    return rank * _widths(shape) * 1
+    return rank * _widths(shape)
 
 
 def _widths(shape: Shape) -> int:
@@ -340,7 +340,10 @@ def _stage(
     base: str,
     which: str,
 ) -> Memory:
-    """The parts on a device of the first or the last pipeline stage, without the framework."""
+    """The parts on a device of the first or the last pipeline stage, without the framework.
+
+    A pipeline cuts gradients, and gives gathered weights back, only after its last micro-batch.
+    """
     bytes_ = known(precision, PRECISIONS, "precision")
     layers = _layers_per_stage(shape, layout)
     experts = shape.experts.layers * shape.experts.count * shape.expert_parameters if shape.experts else 0
@@ -351,23 +354,20 @@ def _stage(
     pipelined = np.asarray(layout.pipeline) > 1
     expert_shards = layout.shards / layout.expert
 
-    def whole(shard: Numbers, level_of: int) -> Numbers:
-        """Gradients and gathered weights of a pipeline are cut only after its last micro-batch."""
-        return np.where(pipelined, 1, shard) if level_of in (2, 3) else shard
-
     weights = gradients = optimizer_ = 0.0
     for parameters, shards in ((layers * shared_layer + ends, layout.shards), (layers * expert_layer, expert_shards)):
         trained = parameters
         if lora_rank:
             share = known(base, BASES, "base")
             trained = adapter_parameters(shape, lora_rank) * parameters / shape.parameters
-            matrices = parameters * (1 - (shape.embedding_parameters + shape._projections) / shape.parameters)
+            matrices = parameters * (1 - (shape.embedding_parameters + shape.projection_parameters) / shape.parameters)
             frozen = share * matrices + bytes_.element * (parameters - matrices)
             weights = weights + frozen / (shards if level >= 3 else 1)
         factors = _widths(shape) * trained / shape.parameters
         parts = states(trained, precision=precision, optimizer=optimizer, sharding=layout.sharding, shards=shards, factors=factors)
         weights = weights + parts[0]
-        gradients = gradients + (parts[1] if level < 2 else bytes_.gradients * trained / whole(shards, level))
+        cut = shards if level >= 2 else 1
+        gradients = gradients + bytes_.gradients * trained / np.where(pipelined, 1, cut)
         optimizer_ = optimizer_ + parts[2]
 
     tokens = sequence_length * layout.micro_batch / layout.context
@@ -385,7 +385,9 @@ def _stage(
     divided = np.asarray(layout.tensor) > 1
     rows = np.minimum(tokens, LOSS_CHUNK) if loss == "chunked" else tokens
     last = (which == "last") | ~pipelined
-    table = np.where(last, rows * shape.vocab_size / layout.tensor, 0.0) * bytes_.element / 2
+    if bytes_.element == 4:  # no copy to make, and a gradient that is not rounded
+        held, peak_alone, peak_divided = 8, peak_alone and peak_alone + 2, peak_divided and peak_divided + 2
+    table = np.where(last, rows * shape.vocab_size / layout.tensor, 0.0)
     logits = held * table
     # The backward pass goes through the loss, then through one layer at a time. Under sequence parallelism the head keeps its whole input;
     # a layer has its input, a gradient and a sum of all ranks, besides what is computed again and the gradients of its inside.

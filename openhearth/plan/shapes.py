@@ -171,7 +171,7 @@ class Shape(BaseModel):
     @cached_property
     def matmul_parameters(self) -> int:
         """Parameters that multiply every token: matrices, active experts, routers and the head; no input embedding, no biases."""
-        return self.num_layers * self.attention_matrices + self._feed_forward_matrices + self._projections + self.head_matrix
+        return self.num_layers * self.attention_matrices + self._feed_forward_matrices + self.projection_parameters + self.head_matrix
 
     @cached_property
     def layer_parameters(self) -> int:
@@ -200,7 +200,7 @@ class Shape(BaseModel):
     @cached_property
     def parameters(self) -> int:
         """All parameters, the embedding once where it is tied to the head: what `model.num_parameters()` gives in transformers."""
-        ends = self.embedding_parameters + self._projections + self.head_bias * self.vocab_size
+        ends = self.embedding_parameters + self.projection_parameters + self.head_bias * self.vocab_size
         return self.layer_parameters + ends + (self.final_norm + self.embedding_norm) * self._norm(self.hidden_size)
 
     @cached_property
@@ -304,7 +304,8 @@ class Shape(BaseModel):
         return self.norms_per_layer * self._norm(self.hidden_size) + self.extra_per_layer
 
     @property
-    def _projections(self) -> int:
+    def projection_parameters(self) -> int:
+        """Of the matrices between embeddings of another width and the layers."""
         return 2 * self.embedding_size * self.hidden_size if self.embedding_size else 0
 
     @cached_property

@@ -192,6 +192,8 @@ def test_logits_and_what_is_computed_again_never_peak_together() -> None:
     again = tokens * (12 * 4096 + 4 * 1024 + 8 * 14336 - 2 * 4096 + 6 * 14336)
     assert full.logits + full.buffers == again and full.activations == tokens * 32 * 2 * 4096
     assert memory(EIGHT, Layout(micro_batch=2), sequence_length=8192, loss="compiled").logits == 4 * tokens * 128256
+    single = memory(EIGHT, Layout(micro_batch=2), sequence_length=8192, loss="plain", precision="fp32")
+    assert (single.logits, single.buffers) == (8 * tokens * 128256, 4 * tokens * 128256)  # no copy; logarithm, gradient, result
 
 
 def test_fsdp_holds_two_units_and_a_gradient_whole() -> None:
