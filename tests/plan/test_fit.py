@@ -431,6 +431,30 @@ def test_the_repeated_data_optimum_of_muennighoff_is_a_local_one() -> None:
     assert any(note.startswith("R_D* is weakly identified") for note in fit(n, d, loss, fixed=base, **{**held, "bootstraps": 60}).notes)
 
 
+def test_a_profile_is_the_best_fit_with_the_coefficient_held_there() -> None:
+    n, d, loss, unique = datablations()
+    base = {name: value for name, value in laws.law("muennighoff").coefficients.items() if name in CHINCHILLA}
+    held: dict[str, Any] = {"form": "muennighoff", "unique_tokens": unique, "bootstraps": 0, "hold_out": 0}
+    profile = fit(n, d, loss, fixed=base, **held).profiles["repeat_tokens"]
+    for place in (4, 8, 12, 20):
+        alone = fit(n, d, loss, fixed={**base, "repeat_tokens": profile.values[place]}, **held)
+        assert profile.objective[place] == pytest.approx(alone.objective, rel=1e-6)
+
+
+def test_a_resample_takes_the_lowest_of_the_minima_that_it_is_started_from() -> None:
+    n, d, loss, unique = datablations()
+    runs = Runs(n, d, loss, unique)
+    base = {name: value for name, value in laws.law("muennighoff").coefficients.items() if name in CHINCHILLA}
+    optimum = solving.solve(runs, forms.FORMS["muennighoff"], tied=False, fixed=forms.places("muennighoff", base), delta=1e-3, on_log=True)
+    assert len(optimum.others) > 1
+    thetas = solving.resampled(runs, optimum, delta=1e-3, on_log=True, count=40, seed=42)
+    objective = Objective(runs, optimum.free, 1e-3, True, solving.resamples(len(n), 2, 40, 42))
+    reached = objective(optimum.free.phi(thetas), np.arange(40))[0]
+    for start in optimum.others:
+        alone = minimise(objective, np.tile(optimum.free.phi(start[None]), (40, 1))).values
+        assert (reached <= alone * (1 + 1e-9)).all()
+
+
 def test_base_law_and_repetition_are_fitted_together() -> None:
     n, d, loss, unique = datablations()
     found = fit(n, d, loss, form="muennighoff", unique_tokens=unique, bootstraps=60)
