@@ -40,8 +40,9 @@ def loss_plane(
     """
     points = [(n, d) for _, n, d in models] + ([optimum] if optimum else [])
     along = np.empty((0, 2)) if path is None else np.asarray(path, dtype=np.float64)
-    low_n, high_n = _limits([n for n, _ in points] or list(along[:, 0]))
-    low_d, high_d = _limits([d for _, d in points] or list(along[:, 1]))
+    ends = [[], []] if interval is None else [list(end) for end in interval]
+    low_n, high_n = _limits([n for n, _ in points] + ends[0] or list(along[:, 0]))
+    low_d, high_d = _limits([d for _, d in points] + ends[1] or list(along[:, 1]))
     n, d = np.geomspace(low_n, high_n, GRID), np.geomspace(low_d, high_d, GRID)
     values = np.asarray(loss(*np.meshgrid(n, d)))
     with canvas(file, 1, 1, title=title, size=(8.4, 6.6), note=note) as (_, panels):
@@ -77,10 +78,12 @@ def loss_plane(
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Half a decade around the values."""
+    """Half a decade around the values, two decades at least."""
     if not values:
         return 1e7, 1e12
-    return min(values) / 3, max(values) * 3
+    low, high = min(values) / 3, max(values) * 3
+    wider = max(1.0, math.sqrt(100 * low / high))
+    return low / wider, high * wider
 
 
 def _levels(values: npt.NDArray[np.float64]) -> list[float]:
