@@ -32,7 +32,7 @@ MEASURED = "measured (RAPL)"
 
 def total_energy(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """{joules, source} over the ledger's entries of stages that ran here; None when one has no figure (a ledger from before there were any)."""
-    measured = [entry["measured"] for entry in stages if entry["seconds"]]
+    measured = [entry.get("measured") or {} for entry in stages if entry.get("seconds")]
     if not measured or any("joules" not in one for one in measured):
         return None
     return {"joules": round(sum(one["joules"] for one in measured), 1), "source": measured[-1]["energy"]}

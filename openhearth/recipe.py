@@ -1,6 +1,7 @@
 """A recipe: which stages make one model, with which settings, read from a TOML file.
 
-Three keys for the whole run (name, seed, budget), then one table per stage. The stages are pydantic records, so the same
+Three keys for the whole run (name, seed, budget), then one table per stage; a recipe named after a published model has its facts in
+[published], and its runs are miniatures in that model's proportions. The stages are pydantic records, so the same
 declaration is the schema of the file, of `--set` and of the documentation; this module adds what a record does not know: where in the
 file a key stands, and what the writer may have meant. Stage classes are imported when a recipe names them, and never import torch.
 """
@@ -13,17 +14,18 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from openhearth.errors import RecipeError, nearest
+from openhearth.errors import HearthError, RecipeError, nearest
 from openhearth.inputs import read_small
 from openhearth.ledger import digest_json
 from openhearth.plain_words import in_plain_words
 from openhearth.plan.budgets import Budget, read_budget
+from openhearth.plan.published import Published
 from openhearth.stage import Setting, Stage
 from openhearth.toml_lines import key_lines, syntax_error
 
@@ -37,6 +39,9 @@ STAGES: dict[str, str] = {
     "release": "openhearth.release.stage:Release",
 }
 """Every kind of stage, in the order in which a recipe runs them, and the class behind it."""
+
+PUBLISHED = "published"
+"""The table of facts; not a stage."""
 
 Table = Mapping[str, str | type[Stage]]
 Keys = tuple[str, ...]
@@ -71,6 +76,8 @@ class Recipe:
     budget: str
     stages: Mapping[str, Stage]
     where: str = field(default="recipe", compare=False)
+    published: Published | None = None
+    """What the authors state of the model that the recipe is named after."""
 
     @classmethod
     def load(cls, path: Path | str, sets: Sequence[str] = (), budget: str | None = None, table: Table = STAGES) -> Recipe:
@@ -137,13 +144,15 @@ class Recipe:
     def resolved(self, followed_plan: Mapping[str, Any] | None = None) -> Recipe:
         """Every stage with what it takes from the whole run filled in."""
         spending = self.spending
-        setting = Setting(self.name, self.seed, spending.nominal_seconds, spending.flops, spending.why, followed_plan)
+        family = None if self.published is None else asdict(self.published.proportions())
+        setting = Setting(self.name, self.seed, spending.nominal_seconds, spending.flops, spending.why, family, followed_plan)
         return replace(self, stages={kind: stage.resolve(setting) for kind, stage in self.stages.items()})
 
     def content(self) -> dict[str, Any]:
         """The recipe as plain values; keys without a value are left out, since TOML has no null."""
         tables = {kind: stage.model_dump(mode="json", exclude_none=True) for kind, stage in self.stages.items()}
-        return {"name": self.name, "seed": self.seed, "budget": self.budget, **tables}
+        published = {} if self.published is None else {PUBLISHED: self.published.model_dump(mode="json", exclude_none=True)}
+        return {"name": self.name, "seed": self.seed, "budget": self.budget, **tables, **published}
 
     def toml(self) -> str:
         """The recipe as a TOML file, every setting written out."""
@@ -233,7 +242,7 @@ def _wants_text(path: Keys, table: Table) -> bool:
 
 def _build(content: dict[str, Any], places: _Places, table: Table) -> Recipe:
     """Check everything and import the stages that are named."""
-    known = [*Header.model_fields, *table]
+    known = [*Header.model_fields, *table, PUBLISHED]
     for key, value in content.items():
         if key in known:
             continue
@@ -258,7 +267,16 @@ def _build(content: dict[str, Any], places: _Places, table: Table) -> Recipe:
         for need in stage.needs:
             if need not in stages:
                 raise RecipeError(f"{places.of((kind,))}: [{kind}] needs the stage [{need}]; add a line [{need}]")
-    return Recipe(header.name, header.seed, header.budget, stages, places.where)
+    published = None
+    if PUBLISHED in content:
+        if not isinstance(content[PUBLISHED], dict):
+            raise places.error((PUBLISHED,), f"is a table: write [{PUBLISHED}] on a line of its own and its keys below")
+        published = _validated(Published, PUBLISHED, content[PUBLISHED], places)
+        try:
+            published.proportions()
+        except HearthError as error:
+            raise RecipeError(f"{places.of((PUBLISHED, 'model'))}: {error}") from None
+    return Recipe(header.name, header.seed, header.budget, stages, places.where, published)
 
 
 def stage_class(kind: str, table: Table = STAGES) -> type[Stage]:

@@ -29,6 +29,7 @@ class Setting:
     budget_seconds: float  # of the whole run; for a budget of FLOPs a rough guess, before anything is measured
     budget_flops: float | None = None  # of training, where the budget is not time
     budget_why: tuple[str, ...] = ()  # how money or chip-hours became FLOPs, a sentence a step
+    family: Mapping[str, Any] | None = None  # the proportions of the published model that the recipe is named after
     followed_plan: Mapping[str, Any] | None = None  # the content of a plan.json given with --plan, or recorded in a release
 
 

@@ -6,6 +6,7 @@ test can hand in a machine of its choice. Every decision leaves a sentence in `w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -18,6 +19,9 @@ PLAN_FORMAT = "openhearth-plan/1"
 
 LADDER = ((2, 64), (2, 128), (2, 192), (2, 256), (4, 256), (4, 384), (6, 384), (8, 512), (12, 768))
 """(layers, width) of the shapes tried, small to large."""
+
+WIDTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
+"""Of the miniatures of a family, whose depth follows from its width per layer."""
 
 TOKENS_PER_PARAMETER = 1.5
 """The largest shape is taken that still sees this many tokens per matmul parameter within the budget (docs/log.md, 2026-11-24)."""
@@ -75,6 +79,7 @@ class Facts:
     with_evaluate: bool = True
     budget_flops: float | None = None  # of training, where the budget is not time; then the seconds are a guess
     budget_why: tuple[str, ...] = ()
+    family: Mapping[str, Any] | None = None  # proportions of a published model (`published.Proportions`)
     source: str = "text"  # "stdlib" when the corpus is that of the ladder by which loss is predicted
 
     @property
@@ -108,22 +113,55 @@ class Bench(Protocol):
 
 
 def shape(layers: int, width: int, facts: Facts) -> ModelConfig:
-    """The Qwen3-layout shape of a rung of the ladder: head_dim 64 (32 where 64 does not divide it), SwiGLU 8/3 rounded to 64."""
+    """The Qwen3-layout shape of a rung of the ladder: head_dim 64 (32 where 64 does not divide it), SwiGLU 8/3 rounded to 64.
+
+    With a family, in its proportions: width of the feed-forward, queries per width, heads per key/value head, tied or not.
+    """
     head_dim = 64 if width % 64 == 0 else 32
     if width % head_dim:
         raise RecipeError(f"plan.hidden_size is {width}; it must be a multiple of 32")
+    family = facts.family or {}
+    ratio = family.get("intermediate_ratio", 8 / 3) * (1 if family.get("gated", True) else 2 / 3)
+    heads = max(1, round(width * family.get("query_ratio", 1.0) / head_dim))
+    most = max(1, heads // family.get("heads_per_kv_head", 1))
     return ModelConfig(
         vocab_size=facts.vocab_size,
         hidden_size=width,
-        intermediate_size=max(64, round(width * 8 / 3 / 64) * 64),
+        intermediate_size=max(64, round(width * ratio / 64) * 64),
         num_layers=layers,
-        num_heads=width // head_dim,
-        num_kv_heads=width // head_dim,
+        num_heads=heads,
+        num_kv_heads=next(count for count in range(most, 0, -1) if heads % count == 0),
         head_dim=head_dim,
         max_position_embeddings=facts.sequence_length,
+        tie_word_embeddings=family.get("tied", False),
         bos_token_id=facts.bos_token_id,
         eos_token_id=facts.eos_token_id,
     )
+
+
+def ladder(facts: Facts) -> list[ModelConfig]:
+    """The shapes tried, small to large: LADDER, or widths at the family's width per layer."""
+    if facts.family is None:
+        return [shape(layers, width, facts) for layers, width in LADDER]
+    per_layer = facts.family["width_per_layer"]
+    return [shape(max(1, round(width / per_layer)), width, facts) for width in WIDTHS]
+
+
+def say_family(family: Mapping[str, Any]) -> list[str]:
+    """What a miniature keeps of the model it is named after, and what it cannot."""
+    kept = (
+        f"A miniature: it keeps {family['width_per_layer']:.0f} of width per layer, a feed-forward of {family['intermediate_ratio']:.3g} x "
+        f"the width, {family['heads_per_kv_head']} query heads per key/value head, and an embedding that is "
+        f"{'tied to the head' if family['tied'] else 'not tied to the head'} ([published.model]); the budget sets the size."
+    )
+    changed = []
+    if not family["gated"]:
+        changed.append("the feed-forward is gated, two thirds as wide for the same FLOPs")
+    if family["experts"]:
+        changed.append(
+            f"the {family['experts']} experts are one feed-forward as wide as the {family['experts_per_token']} that a token meets"
+        )
+    return [kept, *([f"Not kept, since one layout is trained here (Qwen3's): {'; '.join(changed)}."] if changed else [])]
 
 
 def learning_rates(batch_tokens: int, facts: Facts) -> dict[str, float]:
@@ -203,7 +241,7 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
         seconds = draft.step_seconds(config, batch)
         draft.why.append(f"The shape, {config.num_layers} layers x {config.hidden_size}, is the recipe's.")
         return config, seconds
-    rungs = [shape(layers, width, facts) for layers, width in LADDER]
+    rungs = ladder(facts)
     measured: dict[int, float] = {}
 
     def tokens_per_parameter(rung: int, seconds: float) -> float:
@@ -226,7 +264,7 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
         if rung and ratio < TOKENS_PER_PARAMETER:
             too_large = rung
             draft.why.append(
-                f"{LADDER[rung][0]} x {LADDER[rung][1]} would see {ratio:.2f} tokens per matmul parameter for that, "
+                f"{rungs[rung].num_layers} x {rungs[rung].hidden_size} would see {ratio:.2f} tokens per matmul parameter for that, "
                 f"fewer than {TOKENS_PER_PARAMETER}: too large."
             )
         else:
@@ -270,6 +308,8 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
     spent = sum(facts.spent.values())
     machine = f"this machine ({facts.machine.get('processor')}, {facts.threads} threads)"
     draft.why += facts.budget_why
+    if facts.family is not None:
+        draft.why += say_family(facts.family)
     if facts.budget_flops is None:
         draft.why.append(f"The budget is {facts.budget_seconds:,.0f} s of {machine}; {spent:,.1f} s went to corpus and tokenizer.")
     else:

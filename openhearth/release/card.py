@@ -225,7 +225,7 @@ def _against(plan: Json, stages: Json) -> str:
     """Time, loss and energy, predicted and measured, over the stages before the release."""
     predicted = plan.get("predicted") or {}
     made = [stages[kind] for kind in layout.KINDS if kind in stages]
-    seconds = sum(entry["seconds"] for entry in made)
+    seconds = sum(entry.get("seconds") or 0.0 for entry in made)
     foreseen = sum(value for kind, value in (predicted.get("seconds") or {}).items() if kind in stages)
     rows = ["| | predicted | measured |", "|---|---:|---:|"]
     rows.append(f"| seconds, corpus to evaluation | {foreseen:,.1f} | {seconds:,.1f} |")

@@ -52,12 +52,15 @@ class Planning(Stage):
     """Run blocks through torch.compile; needs a C++ compiler and, the first time, up to a minute."""
     threads: int | None = Field(default=None, ge=1, le=4096)
     """Processor threads; all that this process may use when left out."""
+    family: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Proportions that a miniature keeps; set from the recipe's [published]."""
     followed: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: value is None)
     """The content of a recorded plan to follow; set by `--plan`, not in a recipe."""
 
     def resolve(self, setting: Setting) -> Planning:
         followed = dict(setting.followed_plan) if setting.followed_plan is not None else None
         update: dict[str, Any] = {"budget_seconds": self.budget_seconds or setting.budget_seconds, "followed": followed}
+        update["family"] = self.family or (dict(setting.family) if setting.family is not None else None)
         if self.budget_seconds is None:
             update |= {"budget_flops": self.budget_flops or setting.budget_flops, "budget_why": setting.budget_why}
         return self.model_copy(update=update)
@@ -131,6 +134,7 @@ class Planning(Stage):
             learning_rate_scale=self.learning_rate_scale,
             optimizer=self.optimizer,
             compile=self.compile,
+            family=self.family,
             source=read_json(made["corpus"].path / "report.json")["source"],
         )
         return check_plan(derive(facts, bench), "the plan")

@@ -128,3 +128,49 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_made(settings:
     with pytest.raises(RecipeError, match=r"plan\."):
         Planning(budget_seconds=60, **settings).preflight()
     Planning(budget_seconds=60, batch_tokens=1024, sequence_length=256, threads=1, num_layers=2, hidden_size=128).preflight()
+
+
+GPT2 = {
+    "width_per_layer": 64.0,
+    "intermediate_ratio": 4.0,
+    "gated": False,
+    "head_dim": 64,
+    "query_ratio": 1.0,
+    "heads_per_kv_head": 1,
+    "tied": True,
+    "experts": 0,
+    "experts_per_token": 0,
+    "tokens_per_parameter": None,
+}
+
+
+def test_a_miniature_keeps_the_proportions_of_its_family() -> None:
+    llama3 = GPT2 | {"width_per_layer": 102.4, "intermediate_ratio": 3.5, "gated": True, "heads_per_kv_head": 8, "tied": False}
+    for family in (GPT2, llama3):
+        plan = derive(facts(6000, family=family), IdealMachine(1e12))
+        config = ModelConfig(**plan["model"])
+        assert config.num_layers == round(config.hidden_size / family["width_per_layer"]) > 2
+        met = config.intermediate_size * (1 if family["gated"] else 1.5)  # as many FLOPs as two matrices of the published width
+        assert met / config.hidden_size == pytest.approx(family["intermediate_ratio"], rel=0.1)
+        assert config.num_heads // config.num_kv_heads == min(config.num_heads, family["heads_per_kv_head"])
+        assert config.tie_word_embeddings == family["tied"]
+        assert any("A miniature" in sentence for sentence in plan["why"])
+        assert any("gated" in sentence for sentence in plan["why"]) == (not family["gated"])
+
+
+@pytest.mark.parametrize("flops", [1e12, 1e14, 1e16])
+def test_a_budget_of_flops_is_spent_to_a_step_whatever_the_machine(flops: float) -> None:
+    shapes = set()
+    for rate in (1e10, 1e12):
+        plan = derive(facts(train_tokens=10**9, budget_flops=flops), IdealMachine(rate))
+        config = ModelConfig(**plan["model"])
+        step = plan["pretrain"]["batch_tokens"] * config.flops_per_token(512)
+        spent = (plan["pretrain"]["steps"] + plan["sft"]["steps"]) * step
+        assert flops - 2 * step < spent <= max(flops, 2 * step)
+        shapes.add((config.num_layers, config.hidden_size))
+    assert len(shapes) == 1
+
+
+def test_a_budget_of_flops_that_takes_months_here_is_refused() -> None:
+    with pytest.raises(RecipeError, match="the longest run is 30 days"):
+        derive(facts(train_tokens=10**9, budget_flops=1e17), IdealMachine(1e10))
