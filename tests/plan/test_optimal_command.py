@@ -59,6 +59,7 @@ def test_repeated_data_serving_and_quality(capfd: pytest.CaptureFixture[str]) ->
     assert found["binding"] == "data" and found["epochs"] == pytest.approx(9.488, abs=5e-4)
     found = facts(capfd, "--quality-of", "13B", "--serve-tokens", "2T", "--law", "hoffmann-3")
     assert found["parameters"] == pytest.approx(7.12e9, rel=1e-3) and found["binding"] == "serving"
+    assert found["saving"]["share"] == pytest.approx(0.163, abs=5e-4) and found["saving"]["parameters"] == pytest.approx(13e9)
     found = facts(capfd, "--flops", "1e23", "--serve-tokens", "1T", "--sequence-length", "8192")
     assert found["total_flops"] == pytest.approx(1e23) and set(found["not_answered"]) == {
         n for n, each in LAWS.items() if not each.additive

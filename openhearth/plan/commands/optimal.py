@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,11 @@ def answer_facts(
     if chosen.additive:
         facts["bigger"] = {"factor": bigger, **returns.bigger(answer.parameters, answer.tokens, bigger, chosen, question.unique)}
     facts["twice_the_tokens_nats"] = returns.doubling(answer.tokens, chosen)["twice"] if along else None
+    facts["saving"] = None
+    if question.budget is None and question.served is not None:  # over the cheapest to train, serving the same
+        n, d = optimum.split(chosen, replace(question, served=None))
+        without = question.work.train(n) * d + question.work.serve(n) * question.served
+        facts["saving"] = {"parameters": float(n), "tokens": float(d), "share": float(1 - answer.total_flops / without)}
     facts["rates"] = rates.rates(answer.parameters, answer.tokens)
     if money is not None and money.best_mfu is not None and usd is not None and along:
         best = questions.ask(usd=usd, usd_per_flop=money.usd_per_flop * money.mfu / money.best_mfu)

@@ -55,6 +55,10 @@ def headline(facts: dict[str, Any]) -> list[Text]:
         served, total = facts["serving_flops"] / facts["total_flops"], facts["total_flops"]
         parts = f"Training {powers(facts['training_flops'])} FLOPs, serving {powers(facts['serving_flops'])}"
         lines.append(Text(f"{parts}: {served:.0%} of {powers(total)}."))
+    if facts["saving"] is not None:
+        saved = facts["saving"]
+        than = f"{say(saved['parameters'])} on {say(saved['tokens'])}, the cheapest of this quality to train"
+        lines.append(Text(f"In all {saved['share']:.1%} cheaper than {than}."))
     if "best_case" in facts:
         best = facts["best_case"]
         lines.append(

@@ -1,0 +1,53 @@
+"""docs/plan/laws.md says what the commands print and what the code holds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openhearth import cli
+from openhearth.plan.laws import LAWS
+from openhearth.plan.rates import RULES
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/plan/laws.md"
+
+
+def transcripts() -> Any:
+    spec = importlib.util.spec_from_file_location("transcripts", ROOT / "scripts/transcripts.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_its_transcripts_are_what_the_commands_print() -> None:
+    page = PAGE.read_text()
+    assert page.count("$ hearth plan ") == 4
+    assert transcripts().filled(page) == page, "run: python scripts/transcripts.py docs/plan/laws.md"
+
+
+def test_it_names_every_law_and_rule() -> None:
+    page = PAGE.read_text()
+    for name in LAWS:
+        assert f"`{name}`" in page
+    assert len(re.findall(r"^\| (?:critical, )?(?:StepLaw|DeepSeek LLM 2024|Porian|Power Lines|Zhang|Kaplan)", page, re.MULTILINE)) == len(
+        RULES
+    )
+
+
+@pytest.mark.parametrize("command", ["optimal", "loss", "laws"])
+def test_it_documents_every_key_of_json(capfd: pytest.CaptureFixture[str], command: str) -> None:
+    arguments = {"optimal": ["--quality-of", "13B", "--serve-tokens", "2T"], "loss": ["30B:450B"], "laws": []}[command]
+    assert cli._status(["plan", command, *arguments, "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    row = found[0] if isinstance(found, list) else found
+    documented = set(re.findall(r"`([a-z_0-9]+)`", PAGE.read_text()))
+    keys = set(row) | set(row.get("question", {})) | set(row["models"][0] if "models" in row else {}) | set(row.get("bigger") or {})
+    known = {"factor", "loss_bigger"}  # of `bigger`: named in words
+    assert keys - documented - known == set()
