@@ -39,7 +39,7 @@ def test_kaplans_critical_batch() -> None:
 
 
 def test_zhangs_critical_batch_is_the_one_that_their_steps_show() -> None:
-    """Steps to a loss at batches of 256, 512, ... sequences of 512 tokens, 20 tokens a parameter (plots/chinchilla.ipynb of their repository).
+    """Steps to a loss at batches of 256, 512, ... sequences of 512 tokens, 20 tokens a parameter (their plots/chinchilla.ipynb).
 
     Their definition, 20 % more tokens than the small batch, falls between two batches and is interpolated. The published fit is one line
     through five sizes and does not pass through each: within a third for every size, 2 % at 302M.
