@@ -1,8 +1,8 @@
 """What chip-hours come to: kilowatt-hours, tonnes of CO2, money.
 
-Three products, each with a stated source: energy = hours x watts x PUE (the building's overhead), CO2 = energy x the grid's intensity, money =
-hours x price. The papers multiply the chips' thermal design power (Touvron et al. 2023, table 15); metered runs draw less per chip, and their
-hosts add to it, so the default is 0.75 x TDP x 1.25. Everything takes arrays.
+Three products, each with a stated source: energy = hours x watts x PUE (the building's overhead), CO2 = energy x the grid's intensity,
+money = hours x price. The papers multiply the chips' thermal design power (Touvron et al. 2023, table 15); metered runs draw less per
+chip, and their hosts add to it, so the default is 0.75 x TDP x 1.25. Everything takes arrays.
 """
 
 from __future__ import annotations
