@@ -166,7 +166,7 @@ class Fit:
             form={"gadre": "gadre", "isoflop": "allocation"}.get(self.form.name, "chinchilla"),
             counts="as in the runs",
             domain=Domain(*low_high),
-            coefficients=dict(self.coefficients),
+            coefficients={name: np.float64(value) for name, value in self.coefficients.items()},  # which overflow to inf, not to an error
             text=self.unit,
             given_resamples=self.samples,
         )
@@ -181,14 +181,15 @@ class Fit:
         """a in N_opt ~ C^a: beta/(alpha+beta), or the slope through isoFLOP minima."""
         if not self.law.additive:
             return self.estimates["a"]
-        resampled = self.law.resampled_terms
         with np.errstate(all="ignore"):
+            resampled = self.law.resampled_terms
             exponents = None if resampled is None else np.broadcast_to(resampled.exponent, (self.bootstraps, 1))[:, 0]
-        return _estimate(float(self.law.terms.exponent), exponents)
+            return _estimate(float(self.law.terms.exponent), exponents)
 
     def loss(self, parameters: Number, tokens: Number, unique_tokens: Number = None) -> Number:
         """The law's loss, anywhere; `predict` says how far it may be trusted."""
-        return self.law.loss(parameters, tokens, unique_tokens)
+        with np.errstate(all="ignore"):
+            return self.law.loss(parameters, tokens, unique_tokens)
 
     def relative_residuals(self) -> Floats:
         """ln of measured over fitted loss, (n,)."""
@@ -208,6 +209,8 @@ class Fit:
         decades = np.max(beyond, axis=0)
         self._refuse_far(decades, "the runs", extrapolate)
         loss = np.asarray(self.loss(n, d, unique))
+        if not np.isfinite(loss).all():
+            raise HearthError("the law of these runs gives no number there (see alpha and beta)")
         low, high, run_low, run_high = (
             [None] * 4 if self.samples is None or not intervals else [plain(band) for band in self._bands(n, d, unique)]
         )

@@ -28,6 +28,8 @@ OUTLIER = 5.0
 RUNS_PER_COEFFICIENT = 2
 """With fewer runs than this there are no standard errors: half of all resamples would have no fit of their own."""
 FEWEST_HELD_OUT = 3
+BOUNDS = {"loss": (1e-9, 1e9), "counts": (1e-12, 1e30)}
+"""Of what is fitted, in any unit."""
 PROFILED = {"repeat_tokens": np.geomspace(1.0, 3000.0, 25), "repeat_parameters": np.geomspace(0.1, 3000.0, 25)}
 LABELS = {"repeat_tokens": "R_D*", "repeat_parameters": "R_N*"}
 
@@ -172,6 +174,9 @@ def _runs(form: Form, parameters: Any, tokens: Any, loss: Any, unique_tokens: An
             raise HearthError(
                 f"{what} of shape {array.shape}, parameters of {arrays['parameters'].shape}: one number for each run is needed"
             )
+        low, high = BOUNDS["loss" if what == "loss" else "counts"]
+        if array.min() < low or array.max() > high:
+            raise HearthError(f"{what}: must lie between {low:g} and {high:g}")
     unique = arrays.get("unique tokens")
     if unique is not None and (unique > arrays["tokens"] * (1 + 1e-9)).any():
         raise HearthError("more unique tokens than tokens in a run; unique tokens are those seen at least once")
@@ -239,7 +244,7 @@ def _profiles(task: _Task, optimum: solving.Optimum, runs: Runs) -> dict[str, Pr
         )
         flat = np.flatnonzero(least <= (1 + FLAT) * min(optimum.value, float(least.min())))
         ends = (float(values[flat[0]]), float(values[flat[-1]])) if len(flat) else (math.nan, math.nan)
-        at_end = bool(len(flat)) and flat[-1] == len(values) - 1
+        at_end = bool(len(flat) and flat[-1] == len(values) - 1)
         found[name] = Profile(tuple(map(float, values)), tuple(map(float, least)), ends, at_end)
     return found
 

@@ -199,8 +199,8 @@ class Objective:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             whole = _by_moments if theta.shape[1] == 5 else _by_jacobian
             value, gradient, hessian, metric = whole(self, theta, weights)
-        matrix = self.free.matrix
-        return value, gradient @ matrix, matrix.T @ hessian @ matrix, matrix.T @ metric @ matrix
+            matrix = self.free.matrix
+            return value, gradient @ matrix, matrix.T @ hessian @ matrix, matrix.T @ metric @ matrix
 
 
 def terms(theta: Floats, runs: Runs) -> tuple[Floats, Floats]:

@@ -513,6 +513,8 @@ GOOD = (np.array([1e7, 2e7, 4e7, 8e7, 1e8, 2e8]), np.array([1e9, 4e9, 2e9, 8e9, 
         ({"tokens": [0.0, 4e9, 2e9, 8e9, 3e9, 5e9]}, "tokens: must be finite and above zero"),
         ({"parameters": [math.inf] * 6}, "parameters: must be finite and above zero"),
         ({"parameters": ["many"] * 6}, "parameters: not numbers"),
+        ({"loss": [1e20] * 6}, r"loss: must lie between 1e-09 and 1e\+09"),
+        ({"tokens": [1e-15] * 6}, r"tokens: must lie between 1e-12 and 1e\+30"),
         ({"loss": [4.0, 3.5]}, r"loss of shape \(2,\)"),
         ({"parameters": [1e8] * 6}, "all runs have the same parameters"),
         ({"tokens": [1e8] * 6}, "all runs have the same tokens"),
@@ -553,3 +555,23 @@ def test_what_the_runs_cannot_tell_is_said(n: Any, d: Any, loss: Any, said: str)
     import re
 
     assert re.search(said, " ".join(fit(n, d, loss, bootstraps=0).notes))
+
+
+@pytest.mark.parametrize("form", list(forms.FORMS))
+def test_data_without_a_law_in_them_give_a_fit_or_one_line(form: str) -> None:
+    import json
+
+    generator = np.random.RandomState(len(form))
+    answered = 0
+    for case in range(12):
+        count = int(generator.choice([5, 7, 12, 20]))
+        n, d = (np.exp(generator.uniform(*ends, count)) for ends in ((0, 55), (5, 30)))
+        loss = np.exp(generator.uniform(-3, 3, count)) if case % 2 else 1.5 + np.log(n) / 10 + np.log(d) / 10
+        try:
+            found = fit(n, d, loss, form=form, unique_tokens=d * generator.uniform(0.01, 1, count), bootstraps=5)
+            json.dumps(found.to_json())
+            found.optimal(1e21, extrapolate=True)
+            answered += 1
+        except HearthError as error:
+            assert "\n" not in str(error)
+    assert answered or form == "isoflop"

@@ -237,6 +237,11 @@ def test_the_tables_of_the_package_are_fitted(capfd: pytest.CaptureFixture[str])
     options = ["--column", "loss=loss_c4_val", "--where", "train=rpj", "--form", "gadre", "--bootstraps", "0", "--json"]
     said = json.loads(hearth(capfd, gadre, *options))
     assert said["runs"] == 35 and said["coefficients"]["eta"]["value"] == pytest.approx(0.136, abs=0.01)
+    repeated = [str(TABLES / "datablations_runs_182.csv"), "--form", "muennighoff", "--bootstraps", "0"]
+    said = json.loads(hearth(capfd, *repeated, "--predict", "N=6.34B,D=242B,U=25B", "--json"))
+    assert said["profiles"]["repeat_parameters"]["open_ended"] is True and said["profiles"]["repeat_tokens"]["open_ended"] is False
+    assert said["predictions"][0]["loss"] == pytest.approx(2.5, abs=0.15)
+    assert "R_N* is weakly identified" in hearth(capfd, *repeated[:3], "--bootstraps", "20")
 
 
 def test_the_command_needs_no_torch_and_starts_fast(tmp_path: Path) -> None:
