@@ -156,12 +156,12 @@ def answer(law: Law, question: Question, intervals: bool | None = None) -> Optim
     )
 
 
-def split(law: Law, question: Question) -> tuple[Array, Array]:
+def split(law: Law, question: Question, halvings: int = HALVINGS) -> tuple[Array, Array]:
     """(parameters, tokens), as arrays."""
     if not law.additive:
         n, d = law.optimal(_budget(law, question))
         return np.asarray(n), np.asarray(d)
-    n, d = _split(law.terms, question)
+    n, d = _split(law.terms, question, halvings)
     return np.asarray(n, float), np.asarray(d, float)
 
 
@@ -234,7 +234,7 @@ def _gains(law: Law, question: Question, value: Array | None) -> dict[str, Array
         eased["serving"] = replace(question, served=question.served * 0.9)
     gains = {}
     for name, other in eased.items():
-        n, d = split(law, other)
+        n, d = split(law, other, ROUGH)  # a loss is flat about its optimum
         gains[name] = value - law.loss(n, d, other.unique if law.additive else None)
     return gains
 
@@ -250,7 +250,7 @@ def _binding(law: Law, question: Question, n: Array, d: Array, gains: Mapping[st
     if question.unique is not None:
         active["data"] = d > question.unique * (1 + 1e-9)
     if question.served is not None:
-        without, _ = split(law, replace(question, served=None))
+        without, _ = split(law, replace(question, served=None), ROUGH)
         active["serving"] = np.abs(without / n - 1) > SERVING_BINDS
     for name, where in active.items():
         gain = np.asarray(gains[name]) if name in gains else np.ones(n.shape)

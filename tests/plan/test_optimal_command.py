@@ -136,23 +136,23 @@ def test_a_picture_is_drawn(capfd: pytest.CaptureFixture[str], tmp_path: Path) -
     assert "25B unique tokens" in file.read_text()
 
 
-def test_it_answers_in_half_a_second_of_work_without_torch(tmp_path: Path) -> None:
-    code = (
-        "import sys, resource\n"
+def test_it_answers_in_little_more_than_its_libraries_take_to_load_and_without_torch(tmp_path: Path) -> None:
+    """Half a second on an idle machine. A busy one slows both sides, so the bound is a ratio, each side's best of three taken in turn."""
+    floor = "import numpy, pydantic, rich.console, rich.table, typer\n"
+    ours = (
         "from openhearth import cli\n"
-        "status = cli._status(['plan', 'optimal', '--flops', '1e22', '--unique-tokens', '25B'])\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "heavy = [name for name in ('torch', 'scipy', 'pandas', 'pyarrow', 'matplotlib') if name in sys.modules]\n"
-        "print(status, heavy, used.ru_utime + used.ru_stime, file=sys.stderr)\n"
+        "assert cli._status(['plan', 'optimal', '--flops', '1e22', '--unique-tokens', '25B']) == 0\n"
+        "assert not {'torch', 'scipy', 'pandas', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
     )
+    tell = "used = resource.getrusage(resource.RUSAGE_SELF)\nprint(used.ru_utime + used.ru_stime, file=sys.stderr)\n"
     where = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    seconds = []
+    seconds: dict[str, list[float]] = {floor: [], ours: []}
     for _ in range(3):
-        ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=where, capture_output=True, text=True, timeout=60, check=True)
-        status, heavy, used = ran.stderr.strip().split(" ", 2)[0], ran.stderr, float(ran.stderr.rsplit(" ", 1)[1])
-        assert status == "0" and "[]" in heavy
-        seconds.append(used)
-    assert min(seconds) < 0.5
+        for code, taken in seconds.items():
+            command = [sys.executable, "-c", "import sys, resource\n" + code + tell]
+            ran = subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True, timeout=60, check=True)
+            taken.append(float(ran.stderr))
+    assert min(seconds[ours]) < 3 * min(seconds[floor])
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------------
