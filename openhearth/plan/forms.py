@@ -239,11 +239,12 @@ def _by_moments(objective: Objective, theta: Floats, weights: Floats | None) -> 
     """For u and v linear in theta: all second derivatives are moments of x = ln N and y = ln D under a few weights, by matrix products."""
     runs = objective.runs
     x, y = np.log(runs.parameters) - runs.mean_x, np.log(runs.tokens) - runs.mean_y
-    up, down = theta[:, :1] - theta[:, ALPHA : ALPHA + 1] * x, theta[:, 1:2] - theta[:, BETA : BETA + 1] * y
-    up, down = np.exp(up), np.exp(down)
+    up, down = (theta[:, pair] @ np.stack([np.ones_like(z), -z]) for pair, z in (([A, ALPHA], x), ([B, BETA], y)))
+    np.exp(up, out=up)
+    np.exp(down, out=down)
     total = up + down + np.exp(theta[:, E : E + 1])
     value, pull, curvature, weight = objective._parts(total, weights)
-    share_n, share_d = up / total, down / total
+    share_n, share_d = np.divide(up, total, out=up), np.divide(down, total, out=down)
     one = np.ones_like(x)
     powers_x, powers_y = np.stack([one, x, x * x], axis=1), np.stack([one, y, y * y], axis=1)
     cross = np.stack([one, x, y, x * y], axis=1)
@@ -255,14 +256,14 @@ def _by_moments(objective: Objective, theta: Floats, weights: Floats | None) -> 
         nn, nd, dd = (c_n * share_n) @ powers_x, (c_n * share_d) @ cross, (c_d * share_d) @ powers_y
         ne, de = n - nn[:, :2] - nd[:, :2], d - dd[:, :2] - nd[:, [0, 2]]
         ee = c.sum(axis=1) - n[:, 0] - d[:, 0] - ne[:, 0] - de[:, 0]
-        rows = (
-            (nn[:, 0], nd[:, 0], ne[:, 0], -nn[:, 1], -nd[:, 2]),
-            (nd[:, 0], dd[:, 0], de[:, 0], -nd[:, 1], -dd[:, 1]),
-            (ne[:, 0], de[:, 0], ee, -ne[:, 1], -de[:, 1]),
-            (-nn[:, 1], -nd[:, 1], -ne[:, 1], nn[:, 2], nd[:, 3]),
-            (-nd[:, 2], -dd[:, 1], -de[:, 1], nd[:, 3], dd[:, 2]),
-        )
-        return np.stack([np.stack(row, axis=-1) for row in rows], axis=1)
+        cells = (
+            nn[:, 0], nd[:, 0], ne[:, 0], -nn[:, 1], -nd[:, 2],
+            nd[:, 0], dd[:, 0], de[:, 0], -nd[:, 1], -dd[:, 1],
+            ne[:, 0], de[:, 0], ee, -ne[:, 1], -de[:, 1],
+            -nn[:, 1], -nd[:, 1], -ne[:, 1], nn[:, 2], nd[:, 3],
+            -nd[:, 2], -dd[:, 1], -de[:, 1], nd[:, 3], dd[:, 2],
+        )  # fmt: skip
+        return np.stack(cells, axis=1).reshape(-1, 5, 5)
 
     g_n, g_d = (pull * share_n) @ powers_x, (pull * share_d) @ powers_y
     g_e = pull.sum(axis=1) - g_n[:, 0] - g_d[:, 0]
