@@ -187,7 +187,12 @@ class Fit:
             return _estimate(float(self.law.terms.exponent), exponents)
 
     def loss(self, parameters: Number, tokens: Number, unique_tokens: Number = None) -> Number:
-        """The law's loss, anywhere; `predict` says how far it may be trusted."""
+        """The law's loss, anywhere; `predict` says how far it may be trusted.
+
+        Without `unique_tokens`, or with more of them than tokens, every token is seen once.
+        """
+        if self.form.name == "muennighoff":
+            unique_tokens = tokens if unique_tokens is None else np.minimum(unique_tokens, tokens)
         with np.errstate(all="ignore"):
             return self.law.loss(parameters, tokens, unique_tokens)
 
@@ -204,6 +209,8 @@ class Fit:
         """
         n, d = np.broadcast_arrays(above_zero("parameters", parameters), above_zero("tokens", tokens))
         unique = None if unique_tokens is None else np.broadcast_to(above_zero("unique tokens", unique_tokens), n.shape)
+        if self.form.name == "muennighoff":
+            unique = d if unique is None else np.minimum(unique, d)
         domain = self.law.domain
         beyond = [_decades(n, domain.parameters), _decades(d, domain.tokens), _decades(6 * n * d, domain.flops)]
         decades = np.max(beyond, axis=0)

@@ -178,9 +178,8 @@ def _runs(form: Form, parameters: Any, tokens: Any, loss: Any, unique_tokens: An
         if array.min() < low or array.max() > high:
             raise HearthError(f"{what}: must lie between {low:g} and {high:g}")
     unique = arrays.get("unique tokens")
-    if unique is not None and (unique > arrays["tokens"] * (1 + 1e-9)).any():
-        raise HearthError("more unique tokens than tokens in a run; unique tokens are those seen at least once")
-    return Runs(arrays["parameters"], arrays["tokens"], arrays["loss"], unique)
+    seen = None if unique is None else np.minimum(unique, arrays["tokens"])  # of more text than that no run has seen anything
+    return Runs(arrays["parameters"], arrays["tokens"], arrays["loss"], seen)
 
 
 def _residuals(task: _Task, theta: Floats, runs: Runs) -> Floats:

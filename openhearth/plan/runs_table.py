@@ -105,10 +105,6 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, where: Mapp
         tokens = [c / (6 * n) for c, n in zip(flops, parameters, strict=True)]
         read["tokens"] = f"{header[found['flops']]} / (6 x {header[found['parameters']]})"
     unique = numbers("unique_tokens")
-    if unique is not None:
-        for (line, _), u, d in zip(rows, unique, tokens, strict=True):
-            if u > d * (1 + 1e-9):
-                raise HearthError(f"{path}:{line}: {u:g} unique tokens in {d:g} tokens; no run sees more unique tokens than tokens")
     unit = _unit(path, header[found["loss"]], cells("unit"))
     notes = _together(path, header, found, rows, unit) + duplicates([f"line {line}" for line, _ in rows], parameters, tokens, loss, unique)
     kept_out = cells("held_out")

@@ -139,6 +139,16 @@ def test_the_repeated_data_form_gives_back_its_law() -> None:
     assert found.objective < 1e-20
 
 
+def test_text_that_a_run_has_not_come_to_changes_nothing() -> None:
+    n, d, loss, unique = datablations()
+    held: dict[str, Any] = {"form": "muennighoff", "bootstraps": 0, "hold_out": 0}
+    once = unique == d
+    found = fit(n, d, loss, unique_tokens=unique, **held)
+    assert fit(n, d, loss, unique_tokens=np.where(once, 100 * d, unique), **held).coefficients == found.coefficients
+    assert found.loss(1e9, 1e10) == found.loss(1e9, 1e10, 1e10) == found.loss(1e9, 1e10, 5e12) == found.predict(1e9, 1e10, 5e12).loss
+    assert found.loss(1e9, 1e10, 1e9) > found.loss(1e9, 1e10)
+
+
 def test_isoflop_parabolas_find_the_minima_that_the_runs_have() -> None:
     budgets = np.repeat([1e18, 1e19, 1e20, 1e21], 7)
     centre = 0.3 * budgets**0.45
@@ -523,7 +533,7 @@ GOOD = (np.array([1e7, 2e7, 4e7, 8e7, 1e8, 2e8]), np.array([1e9, 4e9, 2e9, 8e9, 
         ({"fixed": {"alfa": 0.3}}, r"cannot fix alfa \(did you mean 'alpha'\?\)"),
         ({"fixed": {"A": -3.0}}, "cannot fix A at -3"),
         ({"form": "muennighoff"}, "give unique_tokens"),
-        ({"form": "muennighoff", "unique_tokens": [9e9] * 6}, "more unique tokens than tokens"),
+        ({"form": "muennighoff", "unique_tokens": [0.0] * 6}, "unique tokens: must be finite and above zero"),
         ({"hold_out": 3}, "--hold-out 3: leaves 3 runs for 5 coefficients; hold out at most 1"),
         ({"hold_out": [True]}, "a mask of 1 runs"),
         ({"bootstraps": -1}, "bootstraps lie between"),

@@ -130,8 +130,6 @@ def _question(text: str) -> tuple[float, float, float | None]:
         found[names[name.lower()]] = quantities.count(value, f"--predict {name}")
     if "N" not in found or "D" not in found:
         raise HearthError(f"--predict {text[:40]}: needs both N and D; write it as N=70B,D=1.4T")
-    if found.get("U", 0.0) > found["D"]:
-        raise HearthError(f"--predict {text[:40]}: more unique tokens (U) than tokens (D)")
     return found["N"], found["D"], found.get("U")
 
 
