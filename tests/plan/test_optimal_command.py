@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from openhearth import cli
-from openhearth.plan import optimal, returns
+from openhearth.plan import catalogue, optimal, returns, speed
 from openhearth.plan.laws import LAWS, law
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +88,16 @@ def test_money_named_by_hardware_price_and_utilisation(capfd: pytest.CaptureFixt
     in_text = facts(capfd, "--budget", "$1M on h100 at 2.95/h", "--mfu", "0.40", "--law", "refit")
     assert in_text["parameters"] == found["parameters"]
     assert facts(capfd, "--budget", "1e23 flop", "--law", "refit")["parameters"] == optimal(flops=1e23).parameters
+
+
+def test_without_a_utilisation_money_takes_the_typical_one_and_shows_the_best(capfd: pytest.CaptureFixture[str]) -> None:
+    found = facts(capfd, "--budget", "$1M", "--on", "h100", "--law", "refit")
+    device = catalogue.device("h100")
+    typical, best = speed.typical_utilisation(device), speed.best_utilisation(device)
+    assert found["question"]["mfu"] == typical and found["question"]["usd_per_hour"] == device.price.typical
+    assert found["training_flops"] == pytest.approx(1e6 / device.price.typical * 3600 * device.training_peak()[1] * typical)
+    assert found["best_case"]["training_flops"] == pytest.approx(found["training_flops"] * best / typical)
+    assert found["best_case"]["parameters"] == pytest.approx(optimal(flops=found["best_case"]["training_flops"]).parameters)
 
 
 def test_json_is_json_also_where_nothing_ties(capfd: pytest.CaptureFixture[str]) -> None:
