@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-COMMANDS = ("optimal", "loss", "laws", "shape", "fit", "claims", "backtest", "recipe")
+COMMANDS = ("optimal", "loss", "laws", "shape", "fit", "claims", "backtest", "hardware", "accelerators", "energy", "recipe")
 
 
 def examples(*lines: str) -> str:
@@ -201,3 +201,111 @@ def fit(
             drop_outliers=drop_outliers, extrapolate=extrapolate, plot=plot, json=json, **options,
         )
     )  # fmt: skip
+
+
+@app.command(epilog=examples("hearth plan claims", "hearth plan claims thirty-billion", "hearth plan claims --json"))
+def claims(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One claim; without, all.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Well-known statements about scale, tested: the figure by every law, its interval, a verdict, and the command behind it."""
+    from openhearth.plan.commands.claims import claims_command
+
+    end(claims_command(name, json=json))
+
+
+@app.command(
+    hidden=True,
+    epilog=examples(
+        "hearth plan recipes/llama-65b.toml --on 2048xa100-80",
+        "hearth plan config.json --on 64xh100 --tokens 2T --price 2.10/h",
+        "hearth plan 7B --on 8xh100 --tokens 140B --layout dp=8,sharding=zero3",
+        "hearth plan recipes/llama3-8b.toml --on 512xh100 --mfu 0.40 --plot memory.png",
+    ),
+)
+def recipe(
+    model: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe, a config.json, a folder with one, or a size: 7B.", show_default=False)
+    ],
+    on: Annotated[str | None, typer.Option(metavar="HARDWARE", help="As 8xh100; without, what the recipe's authors state.")] = None,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Training tokens; without, the published or the compute-optimal.")
+    ] = None,
+    active: Annotated[str | None, typer.Option(metavar="COUNT", help="With a size: parameters that a token meets.")] = None,
+    sequence_length: Annotated[str | None, typer.Option(metavar="COUNT", help="Tokens of a training sequence.")] = None,
+    batch_tokens: Annotated[str | None, typer.Option(metavar="COUNT", help="Tokens of a batch; without, published or by StepLaw.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="NAME", help="bf16, fp16, fp8 or fp32.")] = None,
+    optimizer: Annotated[str, typer.Option(metavar="NAME", help="adamw, adamw-8bit, adafactor, muon, sgd-momentum or sgd.")] = "adamw",
+    layout: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Choices to keep: dp=256,tp=8,pp=2,cp=1,ep=1,mb=1,sharding=zero3,recompute=full.")
+    ] = None,
+    mfu: Annotated[float | None, typer.Option(metavar="SHARE", help="Of peak, instead of what is predicted.")] = None,
+    peak: Annotated[float | None, typer.Option(metavar="TFLOPS", help="Dense peak of a device, instead of the catalogue's.")] = None,
+    convention: Annotated[
+        str, typer.Option(metavar="NAME", help="How FLOPs are counted for --mfu: full, causal, 6n, 6n-total ...")
+    ] = "full",
+    price: Annotated[str | None, typer.Option(metavar="USD/h", help="Per device and hour, as 2.10/h; without, the catalogue's.")] = None,
+    watts: Annotated[float | None, typer.Option(metavar="W", help="Mean power of a device, instead of 0.75 x TDP x 1.25.")] = None,
+    pue: Annotated[float | None, typer.Option(metavar="RATIO", help="Power of the building over that of its computers; 1.1.")] = None,
+    carbon: Annotated[float | None, typer.Option(metavar="KG/kWh", help="CO2 equivalent of a kilowatt-hour; 0.385.")] = None,
+    unique_tokens: Annotated[str | None, typer.Option(metavar="COUNT", help="Different tokens there are; more are repetitions.")] = None,
+    law: Annotated[str | None, typer.Option(metavar="NAME", help="The law of the loss; without, refit.")] = None,
+    json: Json = False,
+    plot: Plot = None,
+) -> None:
+    """What a model takes on named hardware: layout, memory, time, money, energy, in two cases; and what it buys: loss, data, returns."""
+    from openhearth.plan.commands.on import on_command
+
+    end(
+        on_command(
+            model, on=on, tokens=tokens, active=active, sequence_length=sequence_length, batch_tokens=batch_tokens, precision=precision,
+            optimizer=optimizer, layout=layout, mfu=mfu, peak=peak, convention=convention, price=price, watts=watts, pue=pue, carbon=carbon,
+            unique_tokens=unique_tokens, law=law, json=json, plot=plot,
+        )
+    )  # fmt: skip
+
+
+@app.command(epilog=examples("hearth plan backtest", "hearth plan backtest runs.csv --json"))
+def backtest(
+    runs: Annotated[
+        Path | None, typer.Argument(metavar="RUNS.csv", help="A table of runs; without, the published ones.", show_default=False)
+    ] = None,
+    law: Annotated[str | None, typer.Option(metavar="NAME", help="The law of the optimum; without, refit.")] = None,
+    json: Json = False,
+) -> None:
+    """Hold predictions of time, cost, energy and optimum against what published runs report."""
+    from openhearth.plan.commands.backtest import backtest_command
+
+    end(backtest_command(runs, law=law, json=json))
+
+
+@app.command(epilog=examples("hearth plan hardware", "hearth plan hardware h100", "hearth plan hardware --json"))
+def hardware(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One device, with its sources.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """List the accelerators: dense peaks, memory, power, dated prices. Your own rows are added or take the place of cells."""
+    from openhearth.plan.commands.hardware import hardware_command
+
+    end(hardware_command(name, json=json))
+
+
+app.command("accelerators", hidden=True)(hardware)
+
+
+@app.command(
+    epilog=examples("hearth plan energy --chip-hours 1022362 --on a100-80 --watts 400", "hearth plan energy --chip-hours 30.84M --on h100")
+)
+def energy(
+    on: Annotated[str, typer.Option(metavar="DEVICE", help="As a100-80.", show_default=False)],
+    chip_hours: Annotated[str | None, typer.Option(metavar="COUNT", help="Devices times hours.", show_default=False)] = None,
+    watts: Annotated[float | None, typer.Option(metavar="W", help="Mean power of a device, instead of 0.75 x TDP x 1.25.")] = None,
+    pue: Annotated[float | None, typer.Option(metavar="RATIO", help="Power of the building over that of its computers; 1.1.")] = None,
+    carbon: Annotated[float | None, typer.Option(metavar="KG/kWh", help="CO2 equivalent of a kilowatt-hour; 0.385.")] = None,
+    price: Annotated[str | None, typer.Option(metavar="USD/h", help="Per device and hour, as 2.10/h; without, the catalogue's.")] = None,
+    json: Json = False,
+) -> None:
+    """What chip-hours come to: kilowatt-hours, CO2, money."""
+    from openhearth.plan.commands.hardware import energy_command
+
+    end(energy_command(on=on, chip_hours=chip_hours, watts=watts, pue=pue, carbon=carbon, price=price, json=json))

@@ -9,6 +9,8 @@ Every command of `hearth plan` has a function of the same name here, imported wh
     fit(...)               the coefficients of a law from runs, with their uncertainty
     claims()               well-known statements about scale, tested
     backtest()             predictions for published runs against what was reported
+    energy(hours, on)      energy, CO2 and money of chip-hours
+    accelerators()         the catalogue of devices behind `hearth plan hardware`
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ _HOMES = {
     "fit": "openhearth.plan.fitting",
     "claims": "openhearth.plan.statements",
     "backtest": "openhearth.plan.backtesting",
+    "energy": "openhearth.plan.cost",
+    "accelerators": "openhearth.plan.catalogue",
 }
-__all__ = ["backtest", "claims", "fit", "loss", "optimal", "recipe", "shape"]
+__all__ = ["accelerators", "backtest", "claims", "energy", "fit", "loss", "optimal", "recipe", "shape"]
 
 
 def __getattr__(name: str) -> Any:

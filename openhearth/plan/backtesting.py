@@ -24,7 +24,7 @@ from openhearth.plan.decoders import decoder
 from openhearth.plan.laws import DEFAULT
 from openhearth.plan.laws import law as law_named
 from openhearth.plan.published_runs import Run, read, remark, trap
-from openhearth.plan.rates import step_law
+from openhearth.plan.recipes import default_batch
 
 SEQUENCE = 2048
 """Of a run that does not say: until 2023; twice that since."""
@@ -87,7 +87,7 @@ def predict(runs: Sequence[Run]) -> list[Prediction]:
             except HearthError as error:
                 reason = str(error)
         others = [value for name, value in reference.items() if family_of(name) != family_of(run.name)]
-        low, middle, high = (float(np.quantile(others, q)) for q in (TENTHS[0], 0.5, TENTHS[1]))
+        low, middle, high = (speed.quantile(others, q) for q in (TENTHS[0], 0.5, TENTHS[1]))
         found.append(Prediction(run, reason, remark(run), device, chips, choice, best, middle, low, high))
     return found
 
@@ -105,7 +105,7 @@ def best_case(run: Run) -> tuple[layout.Choice | None, int, float]:
     shape = decoder(run.parameters or met, run.active_parameters)
     sequence = int(run.sequence_length or (SEQUENCE if (run.year or 2025) <= 2023 else 2 * SEQUENCE))
     chips = _chips(run, 6 * met * run.tokens, peak)
-    batch = run.batch_tokens or max(step_law(met, run.tokens)[1], chips * sequence / 8)
+    batch = run.batch_tokens or default_batch(met, run.tokens, chips, sequence)
     choice = layout.choose(shape, device, chips, sequence_length=sequence, batch_tokens=batch, precision=precision, reasons=False)
     hours = run.tokens / float(choice.step.tokens_per_second_per_device) / 3600
     return choice, chips, hours

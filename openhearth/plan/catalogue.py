@@ -13,9 +13,10 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from openhearth.errors import HearthError, nearest
 from openhearth.inputs import read_small
@@ -170,6 +171,35 @@ def devices() -> Mapping[str, Device]:
     return _devices(own, stamp)
 
 
+def accelerators() -> list[dict[str, Any]]:
+    """The catalogue as plain values, one dict a device; keys in docs/plan/hardware.md."""
+    return [
+        {
+            "id": each.id,
+            "name": each.name,
+            "aliases": list(each.aliases),
+            "vendor": each.vendor,
+            "year": each.year,
+            "peak_tflops": {kind: peak / 1e12 for kind, peak in each.peaks.items()},
+            "memory_bytes": each.memory_bytes,
+            "memory_bandwidth": each.memory_bandwidth or None,
+            "watts": each.watts,
+            "link_bytes_per_second": each.link,
+            "network_bytes_per_second": each.network,
+            "devices_per_node": each.devices_per_node,
+            "usd_per_hour": None if each.price is None else {"low": each.price.low, "typical": each.price.typical, "high": each.price.high},
+            "price_date": None if each.price is None else each.price.date,
+            "price_source": None if each.price is None else each.price.source,
+            "spec_source": each.spec_source,
+            "unverified": list(each.unverified),
+            "note": each.note,
+            "questions": list(each.questions),
+            "origin": each.origin,
+        }
+        for each in devices().values()
+    ]
+
+
 def _own_file() -> Path | None:
     named = os.environ.get("OPENHEARTH_ACCELERATORS")
     if named:
@@ -316,7 +346,7 @@ def _device(row: Mapping[str, str], where: str) -> Device:
     )
 
 
-def _questions(row: Mapping[str, str], known: Iterable[Device]) -> tuple[str, ...]:
+def _questions(row: Mapping[str, str], known: Collection[Device]) -> tuple[str, ...]:
     """A new device whose peak is twice a known one's is probably that device with sparsity, under another name."""
     text = row.get(PEAKS["bf16"]) or row.get(PEAKS["fp16"])
     if not text:

@@ -111,3 +111,43 @@ def _above_zero(name: str, value: Numbers) -> Numbers:
     if not np.all(np.asarray(value, float) > 0) or not np.all(np.isfinite(value)):
         raise HearthError(f"{name} {value}: must be a finite number above zero")
     return value
+
+
+def energy(
+    chip_hours: Numbers,
+    on: str,
+    *,
+    watts: float | None = None,
+    pue: float | None = None,
+    kg_per_kwh: float | None = None,
+    usd_per_hour: float | None = None,
+) -> dict[str, Any]:
+    """Energy, CO2 and money of chip-hours on a device of the catalogue, as plain values; keys in docs/plan/hardware.md.
+
+    `chip_hours` may be an array. Raises HearthError for an unknown device, and where neither its power nor `watts` is known.
+    """
+    from openhearth.plan.catalogue import parse
+
+    _, device = parse(on)
+    model = power(device, watts=watts, pue=pue, kg_per_kwh=kg_per_kwh)
+    if model is None:
+        raise HearthError(f"the catalogue has no power of {device.id}; give it: --watts 300")
+    bill = cost(chip_hours, device, power_model=model, usd_per_hour=usd_per_hour)
+    assert bill.kwh is not None
+    return {
+        "device": device.id,
+        "chip_hours": bill.chip_hours,
+        "watts": model.watts,
+        "pue": model.pue,
+        "kg_per_kwh": model.kg_per_kwh,
+        "power_source": model.source,
+        "kwh": bill.kwh,
+        "mwh": bill.kwh / 1000,
+        "tco2e": bill.tco2e,
+        "usd": bill.usd,
+        "usd_low": bill.usd_low,
+        "usd_high": bill.usd_high,
+        "usd_per_hour": None if bill.price is None else bill.price.typical,
+        "price_date": None if bill.price is None else bill.price.date or None,
+        "price_source": None if bill.price is None else bill.price.source,
+    }

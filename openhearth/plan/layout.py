@@ -63,6 +63,9 @@ class Choice:
     step: speed.Step
     reasons: tuple[str, ...]
     rejected: tuple[Rejected, ...]
+    """The best layouts without each choice that was made."""
+    too_large: tuple[Rejected, ...]
+    """Layouts that do not fit: the plainest, the nearest, the fastest."""
     tried: int
     fitting: int
 
@@ -136,15 +139,17 @@ def choose(
     held = memory(
         shape, layout, sequence_length=sequence_length, precision=precision, optimizer=optimizer, loss=loss, micro_batches=micro_batches
     )
-    undone = _undone(table, best, fits, limit) if reasons else ()
+    undone = _undone(table, best, fits, limit) if reasons else []
+    large = _too_large(table, best, fits) if reasons else []
     return Choice(
         layout=layout,
         micro_batches=micro_batches,
         memory=held,
         limit=limit,
         step=step,
-        reasons=tuple(_reasons(table, best, undone, held.total, limit, step)) if reasons else (),
-        rejected=undone,
+        reasons=tuple(_reasons(table, best, fits, undone, float(held.total), limit, step)) if reasons else (),
+        rejected=tuple(undone),
+        too_large=tuple(large),
         tried=int(table.data.size),
         fitting=int(fits.sum()),
     )
@@ -217,14 +222,14 @@ def _table(
     recomputes = (fixed["recompute"],) if "recompute" in fixed else RECOMPUTE_TRIED
     data = devices // (numbers["tensor"] * numbers["pipeline"] * numbers["context"])
     micro_batches = -(-sequences // (data * numbers["micro_batch"]))
-    for sharding, recompute, parallel in itertools.product(shardings, recomputes, (False, True)):
-        keep = (numbers["tensor"] > 1) == parallel
+    for sharding, recompute in itertools.product(shardings, recomputes):
+        keep = np.ones(len(data), bool)
         if "sharding" not in fixed:
-            keep &= (data * numbers["context"] > 1) != (sharding == "none")
+            keep = (data * numbers["context"] > 1) != (sharding == "none")
         if not keep.any():
             continue
         chosen = {name: values[keep] for name, values in numbers.items()}
-        layout = Layout(data=data[keep], sharding=sharding, recompute=recompute, sequence_parallel=parallel, **chosen)
+        layout = Layout(data=data[keep], sharding=sharding, recompute=recompute, sequence_parallel=True, **chosen)
         many = micro_batches[keep]
         held = memory(
             shape, layout, sequence_length=sequence_length, precision=precision, optimizer=optimizer, loss=loss, micro_batches=many
@@ -295,7 +300,7 @@ def _best(table: _Table, among: Array) -> int:
 # -- why ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _undone(table: _Table, best: int, fits: Array, limit: float) -> tuple[Rejected, ...]:
+def _undone(table: _Table, best: int, fits: Array, limit: float) -> list[Rejected]:
     """For each choice that was made, the best layout without it: the fastest that fits, or the one that exceeds memory least."""
     own = table.layout(best)
     without: list[tuple[str, Array]] = []
@@ -312,41 +317,63 @@ def _undone(table: _Table, best: int, fits: Array, limit: float) -> tuple[Reject
         without.append(("with whole weights on each rank (ZeRO-1)", table.sharding == "zero1"))
     if own.expert > 1:
         without.append(("with all experts on each rank", table.numbers["expert"] == 1))
-    larger = table.numbers["micro_batch"] > own.micro_batch
-    same = np.ones_like(fits)
+    same = (table.recompute == own.recompute) & (table.sharding == own.sharding) & (table.numbers["micro_batch"] > own.micro_batch)
     for name in ("tensor", "pipeline", "context"):
         same &= table.numbers[name] == getattr(own, name)
-    without.append(("with a larger micro-batch", larger & same & (table.recompute == own.recompute) & (table.sharding == own.sharding)))
+    without.append(("with a larger micro-batch", same))
     if own.tensor == 1:
         without.append(("with tensor parallelism", table.numbers["tensor"] > 1))
     if own.sharding == "zero1":
-        without.append(("with sharded weights (ZeRO-3)", table.sharding == "zero3"))
+        without.append(("with weights in pieces (ZeRO-3)", table.sharding == "zero3"))
     found = []
     for said, rows in without:
-        if not rows.any():
-            continue
         if (rows & fits).any():
             i = int(np.argmin(np.where(rows & fits, table.seconds, np.inf)))
-        else:
+        elif rows.any():
             i = int(np.argmin(np.where(rows, table.bytes, np.inf)))
+        else:
+            continue
         found.append(Rejected(table.layout(i), said, float(table.bytes[i]), float(table.seconds[i])))
-    return tuple(sorted(found, key=lambda each: each.bytes <= limit))
+    return found
 
 
-def _reasons(table: _Table, best: int, undone: Sequence[Rejected], held: float, limit: float, step: speed.Step) -> list[str]:
-    fastest = float(table.seconds[best])
-    lines = [
-        f"of {table.data.size:,} layouts {int((table.bytes <= limit).sum()):,} fit; this one is the simplest within 1 % of the fastest, "
-        f"with {_gib(held)} of {_gib(limit)} a device"
+def _too_large(table: _Table, best: int, fits: Array) -> list[Rejected]:
+    """Of the layouts that do not fit: the plainest (data parallelism alone), the one nearest to fitting, the fastest."""
+    if fits.all():
+        return []
+    numbers = table.numbers
+    plain = (numbers["tensor"] * numbers["pipeline"] * numbers["context"] * numbers["expert"] == 1) & (table.recompute == "none")
+    asked = [
+        ("data parallelism alone, ZeRO-1", plain & (table.sharding == "zero1")),
+        ("data parallelism alone, ZeRO-3", plain & (table.sharding == "zero3")),
     ]
-    for each in undone:
+    found = []
+    for said, rows in asked:
+        if rows.any() and not (rows & fits).any():
+            i = int(np.argmin(np.where(rows, table.bytes, np.inf)))
+            found.append(Rejected(table.layout(i), said, float(table.bytes[i]), float(table.seconds[i])))
+    for said, i in (
+        ("the nearest to fitting", int(np.argmin(np.where(fits, np.inf, table.bytes)))),
+        ("the fastest, if it fitted", int(np.argmin(np.where(fits, np.inf, table.seconds)))),
+    ):
+        if table.layout(i) not in [each.layout for each in found]:
+            found.append(Rejected(table.layout(i), said, float(table.bytes[i]), float(table.seconds[i])))
+    return found
+
+
+def _reasons(table: _Table, best: int, fits: Array, rejected: Sequence[Rejected], held: float, limit: float, step: speed.Step) -> list[str]:
+    own = float(table.seconds[best])
+    lines = [f"{int(fits.sum()):,} of {table.data.size:,} layouts fit; this is the simplest within 1 % of the fastest"]
+    if not fits[best]:
+        lines = [f"the layout that was asked for; it exceeds what may be filled by {_gib(held - limit)}"]
+    for each in rejected:
         if each.bytes > limit:
-            lines.append(f"{each.why}: does not fit, {_gib(each.bytes)} a device at the least ({describe(each.layout)})")
-        elif each.seconds > fastest:
-            lines.append(f"{each.why}: fits, and is {each.seconds / fastest - 1:.1%} slower ({describe(each.layout)})")
-    idle = {name: float(np.asarray(value)) / float(step.total) for name, value in step.seconds.items()}
-    said = ", ".join(f"{name} {share:.0%}" for name, share in idle.items() if share >= 0.005)
-    return [*lines, f"where a step's time goes: {said}"]
+            lines.append(f"{each.why}: does not fit, {_gib(each.bytes)} a device at the least")
+        elif each.seconds > own * CLOSE:
+            lines.append(f"{each.why}: {each.seconds / own - 1:.0%} slower ({describe(each.layout)})")
+        else:
+            lines.append(f"{each.why}: no faster ({describe(each.layout)})")
+    return lines
 
 
 def _impossible(shape: Shape, devices: int, sequences: int, fixed: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,7 +187,7 @@ def combine(
     layers = {
         "products": factor * counts["products"] / efficiency,
         "attention": factor * counts["attention"] / attention,
-        "memory": factor * fitted.moved * counts["elements"],
+        "activations": factor * fitted.moved * counts["elements"],
     }
     again = fitted.again * counts["again"] * sum(layers.values())
     head = factor * (counts["head"] / plain + fitted.logits * counts["logits"])
@@ -241,8 +241,14 @@ def whole_runs() -> Mapping[str, float]:
 
 def whole_run_share() -> tuple[float, float, float]:
     """Utilisation of whole runs over the best case: median, lower and upper quartile over published runs."""
-    low, middle, high = np.quantile(list(whole_runs().values()), (0.25, 0.5, 0.75))
-    return float(middle), float(low), float(high)
+    low, middle, high = (quantile(list(whole_runs().values()), share) for share in (0.25, 0.5, 0.75))
+    return middle, low, high
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """As numpy's, between the two nearest of the sorted values, without the 40 ms that numpy's first call takes."""
+    ordered = np.sort(np.asarray(values, float))
+    return float(np.interp(share * (len(ordered) - 1), np.arange(len(ordered)), ordered))
 
 
 def checked(value: float, what: str = "--mfu") -> float:
