@@ -72,7 +72,7 @@ class Optimum:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The largest runs, predicted by a fit to the others."""
+    """The largest runs, or those marked, predicted by a fit to the others."""
 
     rows: tuple[int, ...]
     measured: tuple[float, ...]
@@ -81,6 +81,8 @@ class HeldOut:
     """Powers of ten between the largest run fitted and the largest held out."""
     inside: int | None = None
     """Of the runs, those within the interval for single runs; None where no interval was made."""
+    marked: bool = False
+    """Whether the caller chose them, and `coefficients` are without them."""
 
     @property
     def errors(self) -> Floats:

@@ -105,7 +105,7 @@ def fit(
     if kept.all():
         held_out = _foretell_largest(task, runs, cost, rows, hold_out if isinstance(hold_out, int) else None)
     else:
-        held_out = _foretell(found, runs, np.flatnonzero(~kept))
+        held_out = replace(_foretell(found, runs, np.flatnonzero(~kept)), marked=True)
     return replace(found, held_out=held_out, notes=tuple(_remarks(task, found)))
 
 

@@ -182,6 +182,7 @@ def test_rows_marked_as_held_out_are_foretold(tmp_path: Path, capfd: pytest.Capt
     lines = [f"{n!r},{d!r},{loss!r},{int(number >= 10)}" for number, (n, d, loss) in enumerate(rows())]
     path = write(tmp_path / "runs.csv", "parameters,tokens,loss,held_out", lines)
     said = json.loads(hearth(capfd, str(path), "--bootstraps", "50", "--json"))
+    assert said["held_out"]["marked"] and "held out: the 2 marked" in hearth(capfd, str(path), "--bootstraps", "0")
     assert said["runs"] == 10 and said["held_out"]["rows"] == [10, 11] and said["held_out"]["largest_error"] < 1e-9
 
 
