@@ -181,7 +181,9 @@ def fit(
     drop_outliers: Annotated[bool, typer.Option("--drop-outliers", help="Leave out the runs that lie too far from the law.")] = False,
     delta: Annotated[str, typer.Option(help="Width of the Huber loss; inf for least squares.")] = "0.001",
     residuals: Annotated[str, typer.Option(help="Residuals of ln loss (log) or of the loss itself (loss).")] = "log",
-    bootstraps: Annotated[int | None, typer.Option(help="Resamples for the intervals; 4000 by default.", min=0)] = None,
+    bootstraps: Annotated[
+        int | None, typer.Option(help="Resamples for the intervals; by default 4000, of repeated data 1000.", min=0)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the resamples; 42 by default.", min=0, max=2**32 - 1)] = None,
     column: Annotated[list[str] | None, typer.Option(metavar="WHAT=NAME", help="Which column is which; may be repeated.")] = None,
     where: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Take rows with this value only; may be repeated.")] = None,

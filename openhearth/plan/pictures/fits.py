@@ -118,7 +118,7 @@ def _profiles(axes: Any, fit: Fit) -> None:
 
     for (name, profile), colour in zip(fit.profiles.items(), COLOURS, strict=False):
         rise = 100 * (np.array(profile.objective) / fit.objective - 1)
-        axes.plot(profile.values, rise, color=colour, linewidth=1.6, label=f"{LABELS[name]} = {say(fit.coefficients[name])}")
+        axes.plot(profile.values, rise, color=colour, linewidth=1.6, label=f"{LABELS[name]} = {_limited(fit.coefficients[name])}")
         if fit.coefficients[name] <= profile.values[-1]:
             axes.plot([fit.coefficients[name]], [0], "o", color=colour, markersize=5)
     axes.axhline(1, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -129,6 +129,10 @@ def _profiles(axes: Any, fit: Fit) -> None:
     count_axis(axes.xaxis)
     axes.grid(color="0.93")
     axes.legend(frameon=False, fontsize=9, loc="upper right")
+
+
+def _limited(value: float) -> str:
+    return say(value) if value < 1e6 else "no limit"
 
 
 def _isoflops(file: Path, fit: Fit) -> None:

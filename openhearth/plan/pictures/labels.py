@@ -119,8 +119,8 @@ def count_axis(axis: Any, form: Callable[[float], str] = say) -> None:
 
 
 def power(value: float) -> str:
-    """'1e21'."""
-    return f"1e{round(math.log10(value))}"
+    """'1e21', '2e21'."""
+    return f"{value:.0e}".replace("e+", "e")
 
 
 def _overlap(one: Box, other: Box) -> float:
