@@ -25,6 +25,15 @@ from openhearth.errors import HearthError, nearest
 TABLES = Path(__file__).with_name("tables")
 DEFAULT = "refit"
 PF_DAY = 1e15 * 86400
+HINTS = {
+    "chinchilla": "hoffmann-1 to -3, or their refit",
+    "hoffmann": "hoffmann-1 to -3",
+    "epoch": "that is besiroglu",
+    "gadre": "gadre-c4, gadre-redpajama, gadre-refinedweb",
+    "sardana": "that is --serve-tokens, with any law of loss",
+    "llama": "that is llama3",
+}
+"""What a name that is no law's may mean."""
 PIVOT = 1e21
 """FLOPs at which power laws of the budget are anchored when they are turned round; any value gives the same."""
 PERCENTILES = (2.5, 97.5)
@@ -270,8 +279,27 @@ def law(name: str | Law) -> Law:
     if isinstance(name, Law):
         return name
     if name not in LAWS:
-        raise HearthError(f"no law '{name[:40]}'{nearest(name, LAWS)}; the laws are {', '.join(LAWS)}")
+        meant = next((f" ({hint})" for word, hint in HINTS.items() if word in name.lower()), "")
+        raise HearthError(f"no law '{name[:40]}'{nearest(name, LAWS) or meant}; the laws are {', '.join(LAWS)}")
     return LAWS[name]
+
+
+def kaplan_alone(*, parameters: Number = None, tokens: Number = None, flops: Number = None) -> Number:
+    """Kaplan et al. 2020, eq. 1.1 to 1.3: the loss where one thing alone is scarce, of which exactly one must be given.
+
+    Non-embedding parameters with endless data and compute, (8.8e13/N)^0.076; tokens, stopped early, (5.4e13/D)^0.095; FLOPs, best split,
+    (3.1e8 PF-days/C)^0.050. These fits are by themselves and do not meet the joint law that `LAWS["kaplan"]` is. Raises HearthError.
+    """
+    given = [(what, value) for what, value in (("parameters", parameters), ("tokens", tokens), ("flops", flops)) if value is not None]
+    if len(given) != 1:
+        raise HearthError("Kaplan's single laws take one of parameters, tokens, flops")
+    scale, exponent = {"parameters": (8.8e13, 0.076), "tokens": (5.4e13, 0.095), "flops": (3.1e8 * PF_DAY, 0.050)}[given[0][0]]
+    return plain((scale / above_zero(*given[0])) ** exponent)
+
+
+def kaplan_least_tokens(parameters: Number) -> Number:
+    """Tokens below which a model of so many non-embedding parameters overfits: 5e3 N^0.74 (Kaplan et al. 2020, eq. 4.4)."""
+    return plain(5e3 * above_zero("parameters", parameters) ** 0.74)
 
 
 def effective_tokens(epochs: Number, repeat_tokens: float = REPEAT_TOKENS) -> Number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openhearth.errors import HearthError
-from openhearth.plan.laws import LAWS, TABLES, Terms, effective_tokens, law
+from openhearth.plan.laws import LAWS, TABLES, Terms, effective_tokens, kaplan_alone, kaplan_least_tokens, law
 
 ADDITIVE = [name for name, each in LAWS.items() if each.additive]
 
@@ -101,6 +102,15 @@ def test_kaplans_joint_law_has_its_limits() -> None:
     assert kaplan.loss(1e9, 1e40) == pytest.approx((6.4e13 / 1e9) ** 0.076, rel=1e-9)
     assert kaplan.loss(1e40, 1e9) == pytest.approx((1.8e13 / 1e9) ** 0.103, rel=1e-9)
     assert kaplan.loss(120e9, 450e9) / kaplan.loss(30e9, 450e9) == pytest.approx(0.919, abs=5e-4)
+
+
+def test_kaplans_single_laws() -> None:
+    assert kaplan_alone(parameters=8.8e13) == kaplan_alone(tokens=5.4e13) == kaplan_alone(flops=3.1e8 * 8.64e19) == 1
+    assert kaplan_alone(parameters=np.array([1e9]))[0] == pytest.approx((8.8e4) ** 0.076)
+    # "models smaller than 10^9 parameters can be trained with minimal overfitting on the 22B token WebText2", section 4.2
+    assert kaplan_least_tokens(1e9) == pytest.approx(22e9, rel=0.05)
+    with pytest.raises(HearthError, match="take one of parameters, tokens, flops"):
+        kaplan_alone(parameters=1e9, tokens=1e9)
 
 
 def test_gadre_is_the_law_of_its_paper_in_other_coefficients() -> None:
@@ -266,6 +276,20 @@ def test_the_refits_to_resamples_lie_around_the_law(name: str) -> None:
 def test_an_unknown_law_is_answered_with_the_nearest() -> None:
     with pytest.raises(HearthError, match=r"no law 'bessiroglu' \(did you mean 'besiroglu'\?\); the laws are kaplan, "):
         law("bessiroglu")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("chinchilla", "hoffmann-1 to -3, or their refit"),
+        ("sardana", "that is --serve-tokens"),
+        ("epoch-ai", "that is besiroglu"),
+        ("zzz", ""),
+    ],
+)
+def test_what_a_name_that_is_no_laws_may_mean(name: str, meant: str) -> None:
+    with pytest.raises(HearthError, match=f"no law '{name}'" + (rf" \({re.escape(meant)}" if meant else "; the laws are")):
+        law(name)
 
 
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, np.array([1e20, 0]), "many"])

@@ -209,7 +209,7 @@ def _disagreement(found: dict[str, Optimum]) -> dict[str, Any] | None:
             "tokens": [min(tokens), max(tokens)],
         }
 
-    core = [name for name in found if name != "kaplan" and not name.endswith("-printed") and not name.startswith("gadre")]
+    core = [name for name in found if name != "kaplan" and not name.endswith("-printed") and not name.startswith(("gadre", "openhearth"))]
     return {"all": extent(list(found)), "core": extent(core) if len(core) > 1 else None}
 
 
