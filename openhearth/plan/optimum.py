@@ -130,6 +130,8 @@ def answer(law: Law, question: Question, intervals: bool | None = None) -> Optim
     n, d = split(law, question)
     if np.isnan(n).any():
         raise HearthError(_out_of_reach(law, question))
+    if (d < 1).any():
+        raise HearthError("serving so many tokens takes more than the budget at any size; serve fewer or spend more")
     value = np.asarray(law.loss(n, d, question.unique if law.additive else None)) if law.has_loss else None
     training = question.work.train(n) * d
     serving = np.zeros_like(n) if question.served is None else question.work.serve(n) * question.served

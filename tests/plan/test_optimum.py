@@ -298,6 +298,7 @@ def test_how_far_it_extrapolates_is_said() -> None:
         ({"loss": 2.0, "law": "llama3"}, "the law llama3 says nothing of a loss"),
         ({"loss": 1.5}, "no size reaches this loss by the law refit; it never falls below 1.817 nats per token"),
         ({"quality_of": 1e12, "unique_tokens": 1e9, "law": "refit"}, "no size reaches this loss by the law refit with these unique tokens"),
+        ({"flops": 1e20, "serve_tokens": 1e21}, "serving so many tokens takes more than the budget at any size"),
         ({"flops": 1e20, "unique_tokens": -1}, "unique_tokens: must be finite and above zero"),
     ],
 )
