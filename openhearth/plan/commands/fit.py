@@ -301,7 +301,8 @@ def _held_out(held: HeldOut | None) -> str:
     if held is None:
         return "held out: nothing"
     inside = "" if held.inside is None else f"; {held.inside} of {len(held.rows)} inside the interval of single runs"
+    which = f"the {len(held.rows)} {'marked' if held.marked else 'largest'}, {held.decades:.1f} decades beyond the rest,"
     return (
-        f"held out: the {len(held.rows)} {'marked' if held.marked else 'largest'}, {held.decades:.1f} decades beyond the rest, are foretold by the rest with a mean error "
-        f"of {held.mean:.2%}, at most {held.largest:.2%} (on average {held.errors.mean():+.2%}){inside}"
+        f"held out: {which} are foretold by the rest with a mean error of {held.mean:.2%}, at most {held.largest:.2%} "
+        f"(on average {held.errors.mean():+.2%}){inside}"
     )
