@@ -112,7 +112,7 @@ def _crossing(
     *,
     ends_right: bool,
 ) -> Array:
-    """The N at which parameters stop gaining more than they cost, along the path D(N) that `tokens` gives: negative where N is out of reach.
+    """The N where parameters stop gaining more than they cost, along the path D(N) that `tokens` gives: negative out of reach.
 
     A budget's path ends to the right (too many parameters leave no token), a quality's to the left (too few never reach it).
     """
