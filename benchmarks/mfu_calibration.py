@@ -1,7 +1,7 @@
 """The model of step times, fitted to published measurements, and how far it is off on models that it has not seen.
 
     .venv/bin/python benchmarks/mfu_calibration.py            # print
-    .venv/bin/python benchmarks/mfu_calibration.py --write    # and write the coefficients and the table in docs/plan/hardware.md
+    .venv/bin/python benchmarks/mfu_calibration.py --write    # and write the coefficients and the tables in docs/plan
 
 Reads openhearth/plan/tables/mfu_benchmarks.csv, throughput.csv and published_runs.csv; writes openhearth/plan/tables/speed.toml. No clock
 and no random numbers: the same tables give the same figures. Some ten seconds.
@@ -10,7 +10,7 @@ and no random numbers: the same tables give the same figures. Some ten seconds.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ import numpy as np
 
 from openhearth.plan import backtesting, calibration, speed
 from openhearth.plan.calibration import HeldOut, Prepared, summary
+from openhearth.plan.commands.backtest import summary as summary_lines
+from openhearth.plan.quantities import say
 
-PAGE = Path(__file__).parents[1] / "docs/plan/hardware.md"
-START, END = "<!-- table: calibration -->\n", "<!-- end -->"
+DOCS = Path(__file__).parents[1] / "docs/plan"
+END = "<!-- end -->"
 TITLES = {"model": "one model at a time", "size": "all models of 13B and more at once", "software": "one project's measurements at a time"}
 
 
@@ -53,6 +55,31 @@ def _errors(errors: Any) -> str:
     return " / ".join(f"{100 * value:.1f}" for value in summary(errors)) + " %"
 
 
+def runs_table(facts: Mapping[str, Any]) -> str:
+    """The table of docs/plan/backtest.md."""
+    lines = ["| run | on | reported hours | best | typical | error | 8 of 10 |", "|---|---|---|---|---|---|---|"]
+    for row in facts["runs"]:
+        if row["error"] is not None:
+            hours = " | ".join(say(row[key]) for key in ("reported_chip_hours", "best_chip_hours", "typical_chip_hours"))
+            inside = "inside" if row["inside"] else "outside"
+            lines.append(f"| {row['run']} | {row['chips']:,} {row['device']} | {hours} | {row['error']:+.0%} | {inside} |")
+    lines += ["", *(line.strip() + "  " for line in summary_lines(facts))]
+    return "\n".join(lines) + "\n"
+
+
+def share() -> str:
+    """The sentence about whole runs in docs/plan/hardware.md."""
+    middle, low, high = speed.whole_run_share()
+    runs = len(speed.whole_runs())
+    return f"{runs} published whole runs reached {middle:.2f} of their best case (median; quartiles\n{low:.2f} and {high:.2f})"
+
+
+def put(page: Path, start: str, text: str) -> None:
+    """Between a mark and the next end."""
+    before, rest = page.read_text("utf-8").split(start, 1)
+    page.write_text(before + start + text + END + rest.split(END, 1)[1], "utf-8")
+
+
 def write(fitted: speed.Coefficients, shares: dict[str, float]) -> None:
     """Write speed.toml."""
     lines = ["# The coefficients of openhearth/plan/speed.py, written by benchmarks/mfu_calibration.py.", "", "[coefficients]"]
@@ -69,7 +96,7 @@ def write(fitted: speed.Coefficients, shares: dict[str, float]) -> None:
 def main() -> None:
     """Fit, hold out, print, and write if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write speed.toml and the table in docs/plan/hardware.md")
+    parser.add_argument("--write", action="store_true", help="write speed.toml and the tables in docs/plan")
     arguments = parser.parse_args()
     data = Prepared.of(calibration.rows())
     fitted = calibration.fit(data)
@@ -84,10 +111,9 @@ def main() -> None:
         write(fitted, speed.whole_runs())  # type: ignore[arg-type]
         shares = backtesting.shares()  # by the new coefficients
         write(fitted, shares)
-        if PAGE.is_file():
-            text = PAGE.read_text("utf-8")
-            before, rest = text.split(START, 1)
-            PAGE.write_text(before + START + shown + END + rest.split(END, 1)[1], "utf-8")
+        put(DOCS / "hardware.md", "<!-- table: calibration -->\n", shown)
+        put(DOCS / "hardware.md", "<!-- share -->", share())
+        put(DOCS / "backtest.md", "<!-- table: backtest -->\n", runs_table(backtesting.backtest()))
     middle, low, high = speed.whole_run_share()
     print(f"whole runs reach {middle:.2f} of the best case (quartiles {low:.2f} and {high:.2f}, {len(speed.whole_runs())} runs)")
 

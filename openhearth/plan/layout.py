@@ -118,6 +118,10 @@ def choose(
     where nothing fits, saying how much is missing and how many devices would do.
     """
     fixed = fixed or {}
+    if not device.memory_bytes:
+        raise HearthError(
+            f"the catalogue has no memory of {device.id}; give memory_GB in a row of your own (hearth plan hardware says where)"
+        )
     sequences = max(1, round(batch_tokens / sequence_length))
     limit = FIT_LIMIT * device.memory_bytes
     table = _table(shape, device, devices, sequence_length, sequences, precision, optimizer, loss, fixed)
@@ -356,7 +360,7 @@ def _too_large(table: _Table, best: int, fits: Array) -> list[Rejected]:
         ("the nearest to fitting", int(np.argmin(np.where(fits, np.inf, table.bytes)))),
         ("the fastest, if it fitted", int(np.argmin(np.where(fits, np.inf, table.seconds)))),
     ):
-        if table.layout(i) not in [each.layout for each in found]:
+        if i != best and table.layout(i) not in [each.layout for each in found]:
             found.append(Rejected(table.layout(i), said, float(table.bytes[i]), float(table.seconds[i])))
     return found
 

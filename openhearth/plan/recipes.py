@@ -8,6 +8,7 @@ it, and the typical, which is what whole runs reached of that. Every figure that
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -273,7 +274,7 @@ def _hardware(on: str | None, published: Published | None, notes: list[str]) -> 
     if published is None or published.hardware is None:
         raise HearthError("--on is missing: name the hardware, as in --on 8xh100 or --on 2048xa100-80")
     number, device = catalogue.parse(published.hardware, "[published] hardware")
-    if "x" not in published.hardware.split("-")[0]:
+    if not re.match(r"\d+\s*x", published.hardware):
         raise HearthError(f"--on is missing: the authors name {published.hardware}, and not how many; give --on 1024x{device.id}")
     notes.append(f"hardware as the authors state it: {published.hardware}")
     return number, device

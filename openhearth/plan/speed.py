@@ -233,6 +233,13 @@ def mfu(
     return shape.flops_per_token(sequence_length) * tokens_per_second_per_device / device.peak(precision)
 
 
+def seconds(executed_flops: Numbers, devices: Numbers, flops_per_second: Numbers) -> Numbers:
+    """Of work on devices that each do so many FLOP/s: with 8 x tokens x parameters (full recomputation) the rule of Narayanan et al. 2021,
+    section 5.1, with `Shape.executed_flops_per_token` their equation 3.
+    """
+    return executed_flops / (devices * flops_per_second)
+
+
 @functools.lru_cache(maxsize=1)
 def whole_runs() -> Mapping[str, float]:
     """The share of the best case that published whole runs reached, by name (tables/speed.toml, made by the calibration)."""

@@ -193,9 +193,8 @@ def _layout(console: Console, facts: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     chosen, held = facts["layout"], facts["memory"]
-    console.print(
-        Text.assemble("layout: ", (chosen["in_words"], "bold"), f", {chosen['micro_batches']} micro-batches a step"), soft_wrap=True
-    )
+    many = f", {chosen['micro_batches']} micro-batch{'es' if chosen['micro_batches'] > 1 else ''} a step"
+    console.print(Text.assemble("layout: ", (chosen["in_words"], "bold"), many), soft_wrap=True)
     for line in chosen["why"]:
         console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
     total = sum(facts["step_seconds"].values())
