@@ -196,8 +196,9 @@ def _next(facts: Json) -> RenderableType | None:
             (f"{hearth} rebuild {folder}", "make it again and compare the bits"),
         ]
     commands.append((f"{hearth} show {folder}", "what was read, run and made"))
-    table = _table("", "", numbers=0)
-    table.show_header = False
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_column(overflow="fold", no_wrap=True)  # must be there to be copied, whole
+    table.add_column()
     for command, what in commands:
         table.add_row(Text(command, style="bold"), Text(what, style="dim"))
     return table

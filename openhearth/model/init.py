@@ -26,14 +26,15 @@ def standard_deviation(name: str, config: ModelConfig) -> float | None:
     """The spread of a parameter's initial values; None: a norm's gain, which starts at one. Raises KeyError for an unknown name.
 
     Output projections start at zero, so that every block begins as the identity; the head starts small, so that the first loss
-    is ln(vocabulary); other matrices keep the size of their input (1 / sqrt(width)).
+    is ln(vocabulary); other matrices keep the size of their input (1 / sqrt(width)). An embedding that is also the head must be as small
+    as a head: its logits then have a spread of one.
     """
     kind = name.removesuffix(".weight").rsplit(".", 1)[-1]
     if kind.endswith("norm"):
         return None
     spread: dict[str, float] = {
-        "embed_tokens": 0.3,
-        "lm_head": 0.3 if config.tie_word_embeddings else 0.001,
+        "embed_tokens": config.hidden_size**-0.5 if config.tie_word_embeddings else 0.3,
+        "lm_head": config.hidden_size**-0.5 if config.tie_word_embeddings else 0.001,
         "q_proj": config.hidden_size**-0.5,
         "k_proj": config.hidden_size**-0.5,
         "v_proj": config.hidden_size**-0.5,
