@@ -1,7 +1,7 @@
 """Reading a budget that a person typed ("5 min", "1 h 30 min", "0.5 hours"), and writing seconds the way a person says them.
 
-A budget is a sum of numbers with units of time. Whatever else is typed is refused with the units that are known: a number
-without a unit would be a guess, and money or FLOPs are budgets that this version cannot turn into time.
+A time is a sum of numbers with units. Whatever else is typed is refused with the units that are known: a number without a unit would be
+a guess. Money, chip-hours and FLOPs are read by `plan/budgets.py`, which comes here for time.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def budget_seconds(text: str) -> float:
         raise RecipeError(f"a budget is missing; write {EXAMPLES}")
     shown = repr(text if len(text) <= 60 else text[:57] + "...")
     if _MONEY.search(plain) or _COMPUTE.search(plain):
-        raise RecipeError(
-            f"{shown}: money, chips and FLOPs are not understood by this version; give time on this machine, such as {EXAMPLES}"
-        )
+        raise RecipeError(f"{shown}: not a time; write {EXAMPLES}, or '$100 on 8xh100', '100 chip-hours on h100', '1e15 flop'")
     if len(plain) > 100:
         raise RecipeError(f"{shown}: not a time; write {EXAMPLES}")
     total, at = 0.0, 0

@@ -220,6 +220,7 @@ def claims(
     hidden=True,
     epilog=examples(
         "hearth plan recipes/llama-65b.toml --on 2048xa100-80",
+        "hearth plan recipes/laptop.toml --budget '$100 on 8xh100'",
         "hearth plan config.json --on 64xh100 --tokens 2T --price 2.10/h",
         "hearth plan 7B --on 8xh100 --tokens 140B --layout dp=8,sharding=zero3",
         "hearth plan recipes/llama3-8b.toml --on 512xh100 --mfu 0.40 --plot memory.png",
@@ -229,6 +230,11 @@ def recipe(
     model: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A recipe, a config.json, a folder with one, or a size: 7B.", show_default=False)
     ],
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="BUDGET", help="What hearth run would choose: '5 min' here, '1e19 flop', '$100 on 8xh100'."),
+    ] = None,
+    dir_: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="With a budget of time: the folder of the run.")] = None,
     on: Annotated[str | None, typer.Option(metavar="HARDWARE", help="As 8xh100; without, what the recipe's authors state.")] = None,
     tokens: Annotated[
         str | None, typer.Option(metavar="COUNT", help="Training tokens; without, the published or the compute-optimal.")
@@ -256,9 +262,13 @@ def recipe(
     plot: Plot = None,
 ) -> None:
     """What a model takes on named hardware: layout, memory, time, money, energy, in two cases; and what it buys: loss, data, returns."""
+    if budget is not None:
+        from openhearth.plan.commands.dial import dial_command
+
+        return end(dial_command(model, budget, law=law, folder=dir_, json=json))
     from openhearth.plan.commands.on import on_command
 
-    end(
+    return end(
         on_command(
             model, on=on, tokens=tokens, active=active, sequence_length=sequence_length, batch_tokens=batch_tokens, precision=precision,
             optimizer=optimizer, layout=layout, mfu=mfu, peak=peak, convention=convention, price=price, watts=watts, pue=pue, carbon=carbon,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,18 @@ def show_command(name: str, *, json: bool = False, plot: Path | None = None) -> 
     elif plot is None:
         tables.ledger(record.ledger_facts(folder))
     return 0
+
+
+def plan_steps(plan: Mapping[str, Any]) -> None:
+    """The derivation of a run's plan as prose, and what it predicts."""
+    from openhearth.budget_text import say_seconds
+    from openhearth.report import say_energy
+
+    for sentence in plan["why"]:
+        print(sentence)
+    predicted = plan["predicted"]
+    seconds = ", ".join(f"{stage} {say_seconds(value)}" for stage, value in predicted["seconds"].items() if stage != "total")
+    print(f"Predicted: {say_seconds(predicted['seconds']['total'])} ({seconds}); {say_energy(predicted['energy']['joules'])}.")
 
 
 def _print_json(value: Any) -> None:
