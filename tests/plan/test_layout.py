@@ -73,9 +73,28 @@ def test_no_neighbour_that_fits_is_more_than_1_percent_faster(shape: Shape, name
                         continue
                     if held.fits(device(name).memory_bytes):
                         took = speed.step(shape, device(name), other, sequence_length=length, micro_batches=many)
-                        assert float(np.asarray(took.total)) >= own / layout.CLOSE * (1 - 1e-9), describe(other)
+                        assert float(np.asarray(took.total)) >= own / 1.01 * (1 - 1e-9), describe(other)
                         tried += 1
     assert tried > 0
+
+
+def test_of_layouts_that_are_as_fast_the_simplest_is_taken() -> None:
+    found = chosen(mpt("7b", 2048), "h100", 8, 2048, 4e6)
+    assert (found.layout.data, found.layout.tensor, found.layout.pipeline, found.layout.recompute) == (8, 1, 1, "none")
+    smaller = chosen(mpt("7b", 2048), "h100", 8, 2048, 4e6, fixed=parse("mb=1"))
+    assert found.layout.micro_batch > 1 and found.step.total <= 1.01 * smaller.step.total
+
+
+def test_weights_are_cut_where_nothing_else_makes_them_fit() -> None:
+    found = chosen(mpt("30b", 2048), "a100-80", 8, 2048, 1e6, fixed=parse("tp=1,pp=1"))
+    assert found.fits and found.layout.sharding == "zero3"
+
+
+def test_tensor_ranks_stay_in_a_node() -> None:
+    """64 sequences over 4,096 devices without a pipeline want 64 tensor ranks: an NVLink domain of 72 has them, a node of 8 has not."""
+    assert chosen(LLAMA_65B, "gb200", 4096, 2048, 64 * 2048, fixed=parse("pp=1")).layout.tensor == 64
+    with pytest.raises(HearthError, match="cannot be laid over 4,096 devices"):
+        chosen(LLAMA_65B, "h100", 4096, 2048, 64 * 2048, fixed=parse("pp=1"))
 
 
 def test_what_is_said_not_to_fit_does_not_fit() -> None:
