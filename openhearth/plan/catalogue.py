@@ -136,7 +136,8 @@ def device(name: str) -> Device:
     """The device of this id or alias. Raises HearthError with the nearest names."""
     found = find(name)
     if found is None:
-        known = {**devices(), **_names()}
+        ids, names = _known()
+        known = {**ids, **names}
         raise HearthError(f"device '{name}' is not in the catalogue{nearest(_plain(name), known)}; hearth plan hardware lists it")
     return found
 
@@ -144,7 +145,7 @@ def device(name: str) -> Device:
 def find(name: str) -> Device | None:
     """As `device`, and None for what is not known. Takes names as papers write them: 'A100 80GB', 'NVIDIA H100-SXM5-80GB', 'TPU v4'."""
     plain = _plain(name)
-    known, names = devices(), _names()
+    known, names = _known()
     for candidate in (plain, plain.removesuffix("-gpu"), plain.replace("-", ""), plain.split("-(")[0]):
         if candidate in known:
             return known[candidate]
@@ -161,6 +162,11 @@ def parse(text: str, what: str = "--on") -> tuple[int, Device]:
 
 def devices() -> Mapping[str, Device]:
     """All devices by id, the user's file included. Raises HearthError naming file and line of a bad row."""
+    return _known()[0]
+
+
+def _known() -> tuple[Mapping[str, Device], Mapping[str, str]]:
+    """Devices by id, and ids by other names: read again when the user's file changes."""
     own = _own_file()
     stamp = 0.0
     if own is not None:
@@ -168,7 +174,7 @@ def devices() -> Mapping[str, Device]:
             stamp = own.stat().st_mtime
         except OSError:
             raise HearthError(f"{own}: no such file (named by $OPENHEARTH_ACCELERATORS)") from None
-    return _devices(own, stamp)
+    return _catalogue(own, stamp)
 
 
 def accelerators() -> list[dict[str, Any]]:
@@ -210,7 +216,12 @@ def _own_file() -> Path | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _devices(own: Path | None, stamp: float) -> dict[str, Device]:
+def _catalogue(own: Path | None, stamp: float) -> tuple[dict[str, Device], dict[str, str]]:
+    found = _devices(own)
+    return found, _aliases(found.values())
+
+
+def _devices(own: Path | None) -> dict[str, Device]:
     rows: dict[str, dict[str, str]] = {}
     for _, row in _read(TABLE.read_text("utf-8"), TABLE):
         rows[row["id"]] = row
@@ -235,10 +246,6 @@ def _devices(own: Path | None, stamp: float) -> dict[str, Device]:
         questions = () if id_ in built_in else _questions(row, built_in.values())
         found[id_] = replace(_device(merged, where), questions=questions)
     return found
-
-
-def _names() -> Mapping[str, str]:
-    return _aliases(devices().values())
 
 
 def _aliases(all_: Iterable[Device]) -> dict[str, str]:
