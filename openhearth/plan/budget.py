@@ -14,17 +14,21 @@ from openhearth.budget_text import LONGEST, say_seconds
 from openhearth.energy import ESTIMATED, WATTS_PER_CORE
 from openhearth.errors import RecipeError
 from openhearth.model.config import ModelConfig
+from openhearth.plan import prediction
 
 PLAN_FORMAT = "openhearth-plan/1"
 
-LADDER = ((2, 64), (2, 128), (2, 192), (2, 256), (4, 256), (4, 384), (6, 384), (8, 512), (12, 768))
+LADDER = ((2, 64), (2, 96), (2, 128), (2, 192), (2, 256), (4, 256), (4, 384), (6, 384), (8, 512), (12, 768))
 """(layers, width) of the shapes tried, small to large."""
 
 WIDTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
 """Of the miniatures of a family, whose depth follows from its width per layer."""
 
 TOKENS_PER_PARAMETER = 1.5
-"""The largest shape is taken that still sees this many tokens per matmul parameter within the budget (docs/log.md, 2026-11-24)."""
+"""No shape is taken that sees fewer tokens per matmul parameter: the ladder's runs with fewer are few (docs/log.md)."""
+
+MOST_TOKENS_PER_PARAMETER = 10
+"""Nor one that sees more, while a larger one can be had: beyond it small shapes end above the law, which saw no more (docs/log.md)."""
 
 MAX_EPOCHS = 12
 """More passes than this over the same text only memorise it (Muennighoff et al. 2023: little is gained beyond 16)."""
@@ -234,7 +238,10 @@ def affordable(facts: Facts, config: ModelConfig, batch_tokens: int, step_second
 
 
 def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, float]:
-    """The largest rung of the ladder that still sees enough tokens, and the seconds of its step with the smallest batch."""
+    """The rung that the law of the ladder expects most of, and the seconds of its step with the smallest batch.
+
+    Only shapes that look best are measured: each measurement corrects the guesses of its neighbours, until the best one is measured.
+    """
     facts, batch = draft.facts, draft.first_batch()
     if facts.num_layers is not None or facts.hidden_size is not None:
         config = shape(facts.num_layers or 4, facts.hidden_size or 256, facts)
@@ -249,34 +256,37 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
         return tokens / rungs[rung].matmul_parameters
 
     def guess(rung: int) -> float:
-        """Seconds if they grew as the FLOPs do: too many, since larger products run better."""
-        flops = [config.flops_per_token(facts.sequence_length) for config in rungs]
-        last = max(measured)
-        return measured[last] * flops[rung] / flops[last]
+        """Seconds if they grew as the FLOPs do from the nearest shape measured: too many for a larger one, whose products run better."""
+        near = min(measured, key=lambda known: abs(known - rung))
+        flops = [config.flops_per_token(facts.sequence_length) for config in (rungs[rung], rungs[near])]
+        return measured[near] * flops[0] / flops[1]
 
-    best, too_large = -1, len(rungs)
-    while best + 1 < too_large:
-        between = range(best + 1, too_large)
-        enough = [rung for rung in between if measured and tokens_per_parameter(rung, guess(rung)) >= TOKENS_PER_PARAMETER]
-        rung = max(enough, default=between[0])
-        measured[rung] = draft.step_seconds(rungs[rung], batch)
-        ratio = tokens_per_parameter(rung, measured[rung])
-        if rung and ratio < TOKENS_PER_PARAMETER:
-            too_large = rung
-            draft.why.append(
-                f"{rungs[rung].num_layers} x {rungs[rung].hidden_size} would see {ratio:.2f} tokens per matmul parameter for that, "
-                f"fewer than {TOKENS_PER_PARAMETER}: too large."
-            )
-        else:
-            best = rung
-        if best + 1 < too_large and draft.bench.elapsed() > min(12.0, 0.1 * facts.budget_seconds):
-            draft.why.append("Not every shape was measured: the time for measuring was used up.")
+    def expected(rung: int, seconds: float) -> float:
+        """Bits per byte by the law of the ladder, whose order of shapes is taken for any text."""
+        tokens = min(affordable(facts, rungs[rung], batch, seconds, training_seconds), MAX_EPOCHS * facts.train_tokens)
+        return prediction.loss(rungs[rung].matmul_parameters, max(tokens, 1.0), max(facts.train_tokens, 1))
+
+    while True:
+        ratios = {rung: tokens_per_parameter(rung, measured.get(rung) or guess(rung)) for rung in range(len(rungs))} if measured else {}
+        enough = [rung for rung, ratio in ratios.items() if ratio >= TOKENS_PER_PARAMETER]
+        allowed = [rung for rung in enough if ratios[rung] <= MOST_TOKENS_PER_PARAMETER] or enough[-1:] or [0]
+        best = min(allowed, key=lambda rung: expected(rung, measured.get(rung) or guess(rung))) if measured else 0
+        if best in measured:
             break
+        if draft.bench.elapsed() > min(12.0, 0.1 * facts.budget_seconds) and measured:
+            draft.why.append("Not every shape was measured: the time for measuring was used up.")
+            best = min(measured, key=lambda rung: expected(rung, measured[rung]))
+            break
+        measured[best] = draft.step_seconds(rungs[best], batch)
     config = rungs[best]
+    tried = ", ".join(
+        f"{rungs[rung].num_layers} x {rungs[rung].hidden_size} {expected(rung, seconds):.3f}" for rung, seconds in sorted(measured.items())
+    )
     draft.why.append(
         f"{config.num_layers} layers x {config.hidden_size} ({config.parameters / 1e6:.2f} M parameters, "
-        f"{config.matmul_parameters / 1e6:.2f} M of them in matrix products) is the largest shape measured that sees "
-        f"at least {TOKENS_PER_PARAMETER} tokens per matmul parameter."
+        f"{config.matmul_parameters / 1e6:.2f} M of them in matrix products) is the best shape for that, of those that see "
+        f"{TOKENS_PER_PARAMETER} to {MOST_TOKENS_PER_PARAMETER} tokens per matmul parameter, by the law of the ladder (bits per byte of the laptop recipe's text; "
+        f"docs/plan.md); measured here: {tried}."
     )
     return config, measured[best]
 
@@ -372,6 +382,16 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         )
     if facts.budget_flops is None and total > 1.02 * facts.budget_seconds:
         draft.why.append(f"The smallest sensible run takes {total:,.0f} s here, more than the budget of {facts.budget_seconds:,.0f} s.")
+    foreseen = None
+    if facts.source == "stdlib":
+        foreseen = prediction.facts(config.matmul_parameters, tokens, facts.train_tokens)
+        other = "" if (facts.vocab_size, facts.sequence_length) == (prediction.VOCABULARY, prediction.CONTEXT) else (
+            f"; the ladder's runs had {prediction.VOCABULARY:,} ids and {prediction.CONTEXT} tokens of context, which is not corrected for"
+        )  # fmt: skip
+        draft.why.append(
+            f"By that law the held-out text will take {foreseen['value']:.3f} bits per byte before fine-tuning "
+            f"({foreseen['low']:.3f} to {foreseen['high']:.3f}, 95 % of single runs{other})."
+        )
     energy = predicted_energy(bench.watts(), facts.threads, total)
     draft.why.append(f"{energy['joules'] / 3600:,.1f} Wh, {energy['source']}.")
     settings = draft.settings(config, batch, steps, seconds)
@@ -388,6 +408,7 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
             "seconds": {name: round(value, 2) for name, value in {**predicted, "total": total}.items()},
             "step_seconds": round(seconds, 5),
             "energy": energy,
+            **({"bits_per_byte": foreseen} if foreseen is not None else {}),
         },
         "why": draft.why,
     }
