@@ -205,6 +205,20 @@ def describe(layout: Layout) -> str:
     return ", ".join(parts)
 
 
+def short(layout: Layout) -> str:
+    """'dp 8 tp 2 pp 4, ZeRO-1, recompute full, mb 1'."""
+    values = {"dp": layout.data, "tp": layout.tensor, "pp": layout.pipeline, "cp": layout.context}
+    ways = [f"{name} {value}" for name, value in values.items() if value > 1]
+    parts = [" ".join(ways) or "one device"]
+    if layout.expert > 1:
+        parts.append(f"ep {layout.expert}")
+    if layout.sharding != "none":
+        parts.append(layout.sharding.replace("zero", "ZeRO-"))
+    if layout.recompute != "none":
+        parts.append(f"recompute {'selective' if layout.recompute == 'operations' else layout.recompute}")
+    return ", ".join([*parts, f"mb {layout.micro_batch}"])
+
+
 # -- the table ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -369,6 +369,7 @@ def _layout_facts(choice: layout.Choice) -> dict[str, Any]:
         **asdict(choice.layout),
         "micro_batches": choice.micro_batches,
         "in_words": layout.describe(choice.layout),
+        "short": layout.short(choice.layout),
         "fits": choice.fits,
         "why": list(choice.reasons),
         "tried": choice.tried,
@@ -389,7 +390,8 @@ def _too_large(choice: layout.Choice, shape: Shape, length: int, precision: str,
         held = memory(shape, each.layout, sequence_length=length, precision=precision, optimizer=optimizer)
         parts = {name: float(np.asarray(value)) for name, value in held.parts().items()}
         over = each.bytes - choice.limit
-        found.append({"what": each.why, "in_words": layout.describe(each.layout), "bytes": each.bytes, "over": over, "memory": parts})
+        said = {"what": each.why, "in_words": layout.describe(each.layout), "short": layout.short(each.layout)}
+        found.append({**said, "bytes": each.bytes, "over": over, "memory": parts})
     return found
 
 

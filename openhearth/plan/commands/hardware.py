@@ -120,13 +120,17 @@ def energy_command(
     if json:
         print(jsonlib.dumps(facts, indent=2, ensure_ascii=False))
         return 0
-    print(f"{hours:,.0f} hours of {facts['device']}: {_energy(facts['mwh'])}, {facts['tco2e']:,.4g} t CO2e")
+    print(f"{hours:,.0f} hours of {facts['device']}: {_energy(facts['mwh'])}, {_tonnes(facts['tco2e'])} CO2e")
     print(f"  {facts['power_source']}")
     if facts["usd"] is not None:
         spread = "" if facts["usd_low"] == facts["usd_high"] else f" ({say_usd(facts['usd_low'])} to {say_usd(facts['usd_high'])})"
         dated = f", {facts['price_date']}" if facts["price_date"] else ""
         print(f"  {say_usd(facts['usd'])}{spread} at {facts['usd_per_hour']:.2f} USD per device and hour ({facts['price_source']}{dated})")
     return 0
+
+
+def _tonnes(tonnes: float) -> str:
+    return f"{tonnes:,.1f} t" if tonnes >= 1 else f"{tonnes * 1000:,.4g} kg"
 
 
 def _energy(mwh: float) -> str:

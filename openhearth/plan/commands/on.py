@@ -298,8 +298,10 @@ def _draw(file: Path, facts: Mapping[str, Any]) -> None:
 
     held = facts["memory"]
     own = {name: value for name, value in held.items() if name not in ("total", "limit")}
-    bars = [(f"chosen: {_short(facts['layout']['in_words'])}", own)]
-    bars += [(f"{each['what']}\n{_short(each['in_words'])}", each["memory"]) for each in facts["would_not_fit"]]
+    bars = [(f"chosen\n{facts['layout']['short']}", own)]
+    bars += [(f"{each['what']}\n{each['short']}", each["memory"]) for each in facts["would_not_fit"]]
+    drawn = [name for name in own if any(parts[name] >= 0.005 * GIB for _, parts in bars)]
+    bars = [(label, {name: parts[name] for name in drawn}) for label, parts in bars]
     pictures.memory_bars(
         file,
         title=f"{facts['model']} on {facts['devices']:,} x {facts['device_name']}",
@@ -309,7 +311,3 @@ def _draw(file: Path, facts: Mapping[str, Any]) -> None:
         note=f"sequences of {facts['sequence_length']:,}, batches of {say(facts['batch_tokens'])} tokens, {facts['precision']}, "
         f"{facts['optimizer']}",
     )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
