@@ -23,7 +23,7 @@ from openhearth.plan.catalogue import Device
 from openhearth.plan.decoders import decoder
 from openhearth.plan.laws import DEFAULT
 from openhearth.plan.laws import law as law_named
-from openhearth.plan.published_runs import Run, read, remark, trap
+from openhearth.plan.published_runs import NO_HOURS, Run, read, remark, trap
 from openhearth.plan.recipes import default_batch
 
 SEQUENCE = 2048
@@ -81,7 +81,7 @@ def predict(runs: Sequence[Run]) -> list[Prediction]:
     found = []
     for run in runs:
         reason, choice, device, chips, best = trap(run), None, run.device, None, None
-        if not reason:
+        if reason in ("", NO_HOURS):
             try:
                 choice, chips, best = best_case(run)
             except HearthError as error:

@@ -57,6 +57,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 NEEDED = ("hardware", "parameters", "tokens")
 
+NO_HOURS = "hours not reported"
+"""The one reason that leaves a run as predictable as any: it is foretold, and not scored."""
 HFU = (1.1, 1.6)
 """Reported FLOPs over 6ND in which recomputation is counted: a forward pass more is 4/3."""
 HIGHEST, LOWEST = 0.8, 0.04
@@ -223,7 +225,7 @@ def trap(run: Run) -> str:
         known = run.hardware or "nothing"
         return f"hardware '{known}' is not in the catalogue"
     if run.reported_hours is None:
-        return "hours not reported"
+        return NO_HOURS
     if re.search(r"chip_hours|\bhours\b", run.unverified):
         return "its hours are not from the source"
     return _inconsistent(run, run.device)

@@ -66,6 +66,12 @@ def test_traps_of_the_record_are_skipped(facts: dict[str, Any], name: str, said:
     assert said in row(facts, name)["skipped"]
 
 
+def test_a_run_without_hours_is_foretold_and_not_scored(facts: dict[str, Any]) -> None:
+    found = row(facts, "Falcon-180B")
+    assert found["skipped"] == "hours not reported" and found["error"] is None and found["usd_error"] is None
+    assert found["best_chip_hours"] < 7e6 < 1.5 * found["typical_chip_hours"]  # its card says about 7M
+
+
 def test_flops_with_recomputation_are_remarked_on_and_6nd_is_used(facts: dict[str, Any]) -> None:
     for name in ("OPT-175B", "BloombergGPT 50B"):
         assert "1.37 x 6ND" in row(facts, name)["remark"] and row(facts, name)["skipped"] is None

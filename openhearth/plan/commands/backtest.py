@@ -54,7 +54,11 @@ def show(facts: Mapping[str, Any]) -> None:
         console.print()
         console.print(f"{len(skipped)} runs are not scored by time:")
         for row in skipped:
-            console.print(Text(f"  {_short(row['run'])}: {row['skipped']}", style="dim"), soft_wrap=True)
+            hours = row["typical_chip_hours"]
+            foretold = (
+                "" if hours is None else f"; foretold {say(hours)} device hours in a typical case, {say(row['best_chip_hours'])} at best"
+            )
+            console.print(Text(f"  {_short(row['run'])}: {row['skipped']}{foretold}", style="dim"), soft_wrap=True)
     remarks = [row for row in facts["runs"] if row["remark"] and not row["skipped"]]
     if remarks:
         console.print()
