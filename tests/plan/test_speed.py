@@ -132,6 +132,19 @@ def test_the_baseline_is_the_one_that_was_to_be_beaten(prepared: Prepared) -> No
     assert "13 %, its worst 98 %" in " ".join((ROOT / "docs/plan/hardware.md").read_text("utf-8").split())
 
 
+def test_torchtitans_throughputs_stand_in_both_tables() -> None:
+    """So that reading one of them reads both, and no row is counted twice."""
+    with (TABLES / "torchtitan_measured.csv").open(encoding="utf-8") as file:
+        measured = {float(row["tok_per_s_gpu"]) for row in csv.DictReader(file)}
+    with (TABLES / "throughput.csv").open(encoding="utf-8") as file:
+        listed = {
+            float(row["tokens_per_s_per_gpu"]) for row in csv.DictReader(file) if "torchtitan" in row["source"] or "trainy" in row["source"]
+        }
+    assert len(measured) >= 16 and measured <= listed
+    rows = calibration.rows()
+    assert len(rows) == 270 and sum(row.software.startswith("torchtitan") for row in rows) == len(listed)
+
+
 def test_unseen_models_are_foretold_far_better_than_by_one_constant(held: dict[str, HeldOut]) -> None:
     found = held["model"]
     for name, precision in (("h100-sxm", "bf16-mixed"), ("a100-80", "bf16-mixed"), ("a100-40", "bf16-mixed"), ("h100-sxm", "fp8-mixed")):
