@@ -44,6 +44,10 @@ FEWEST_UPDATES, ENOUGH_UPDATES = 200, 2000
 
 LARGEST_BATCH = 65536
 
+COMPILE_SECONDS, COMPILE_GAIN = 35.0, 0.2
+"""What torch.compile takes with nothing cached, and the part of a step's time outside of matrix products that it removes: measured 0.19
+in fp32 without AVX-512, and 0.36 in bf16 with AMX (docs/log.md); the smaller is taken. It is used when it saves twice what it takes."""
+
 REFERENCE_RATES = {"matrix": 0.04, "embedding": 0.2, "head": 0.015, "gain": 0.01}
 """Peak learning rates at REFERENCE_BATCH, swept on shape 2 x 128 (docs/log.md)."""
 
@@ -78,7 +82,7 @@ class Facts:
     tokens: int | None = None
     learning_rate_scale: float = 1.0
     optimizer: str = "muon"
-    compile: bool = False
+    compile: bool | None = False  # None: decided here, by whether it pays
     with_sft: bool = True
     with_evaluate: bool = True
     budget_flops: float | None = None  # of training, where the budget is not time; then the seconds are a guess
@@ -193,7 +197,7 @@ class _Draft:
             "steps": steps,
             "learning_rate": learning_rates(batch_tokens, self.facts),
             "dtype": self.facts.dtype,
-            "compile": self.facts.compile,
+            "compile": bool(self.facts.compile),
             "threads": self.facts.threads,
             "checkpoint_steps": max(5, round(15 / seconds)),
             "optimizer": self.facts.optimizer,
@@ -310,6 +314,27 @@ def choose_batch(draft: _Draft, config: ModelConfig, seconds: float, training_se
     return batch, seconds
 
 
+def decide_compile(draft: _Draft, config: ModelConfig, batch_tokens: int, seconds: float, training_seconds: float) -> tuple[Facts, float]:
+    """Whether torch.compile pays for itself within the budget, and the seconds of a step with what was decided.
+
+    It cannot be tried within the seconds that a plan may take, so its gain is estimated from what it can remove: the time of a step that is
+    not matrix products, at the rate measured here.
+    """
+    rate = draft.facts.machine.get("product_gflops", {}).get(draft.facts.dtype, 0.0) * 1e9
+    products = batch_tokens * config.flops_per_token(draft.facts.sequence_length) / rate if rate else seconds
+    compiled = seconds - COMPILE_GAIN * max(0.0, seconds - products)
+    if draft.facts.budget_flops is not None:
+        training_seconds = draft.facts.budget_flops / (batch_tokens * config.flops_per_token(draft.facts.sequence_length)) * seconds
+    saved = training_seconds * (1 - compiled / seconds)
+    pays = saved > 2 * COMPILE_SECONDS
+    draft.facts = replace(draft.facts, compile=pays)
+    draft.why.append(
+        f"torch.compile would save about {saved:,.0f} s of training ({1 - products / seconds:.0%} of a step is not matrix products, and a "
+        f"{COMPILE_GAIN:.0%} of that can go) and take about {COMPILE_SECONDS:.0f} s itself: {'it is used' if pays else 'it is not used'}."
+    )
+    return draft.facts, compiled if pays else seconds
+
+
 def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
     """The content of `plan.json`. Raises RecipeError when an override cannot work."""
     if facts.batch_tokens is not None and facts.batch_tokens % facts.sequence_length:
@@ -337,7 +362,9 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
     release_seconds = 0.2 + 30e-9 * 4 * config.parameters
     planning = bench.elapsed()
     left = facts.budget_seconds - spent - planning - evaluate_seconds - release_seconds
-    start = 0.3 + (30.0 if facts.compile else 0.0)
+    if facts.compile is None:
+        facts, seconds = decide_compile(draft, config, batch, seconds, rough)
+    start = 0.3 + (COMPILE_SECONDS if facts.compile else 0.0)
     step_cost = seconds + 0.002 + 12e-9 * config.parameters * seconds / 15  # a checkpoint every 15 s
     if facts.budget_flops is not None:
         updates = facts.budget_flops / step_flops

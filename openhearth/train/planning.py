@@ -48,8 +48,8 @@ class Planning(Stage):
     """Factor on every learning rate that the plan chooses."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What products are computed in; 'auto' measures both."""
-    compile: bool = False
-    """Run blocks through torch.compile; needs a C++ compiler and, the first time, up to a minute."""
+    compile: bool | None = None
+    """Run blocks through torch.compile, which needs a C++ compiler and, the first time, about half a minute; decided when left out."""
     threads: int | None = Field(default=None, ge=1, le=4096)
     """Processor threads; all that this process may use when left out."""
     family: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -133,7 +133,7 @@ class Planning(Stage):
             tokens=self.tokens,
             learning_rate_scale=self.learning_rate_scale,
             optimizer=self.optimizer,
-            compile=self.compile,
+            compile=self.compile if self.compile is not None or compiler_available() else False,
             family=self.family,
             source=read_json(made["corpus"].path / "report.json")["source"],
         )

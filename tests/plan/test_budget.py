@@ -174,3 +174,16 @@ def test_a_budget_of_flops_is_spent_to_a_step_whatever_the_machine(flops: float)
 def test_a_budget_of_flops_that_takes_months_here_is_refused() -> None:
     with pytest.raises(RecipeError, match="the longest run is 30 days"):
         derive(facts(train_tokens=10**9, budget_flops=1e17), IdealMachine(1e10))
+
+
+@pytest.mark.parametrize(("budget", "gflops", "used"), [(300, 1e3, False), (7200, 1e3, True), (7200, 100, False)])
+def test_compilation_is_used_when_it_saves_twice_what_it_takes(budget: float, gflops: float, used: bool) -> None:
+    """At 1e11 FLOP/s in all and 1e12 in products, nine tenths of a step is something else; at 1e11 in products, nothing is."""
+    machine = {"processor": "ideal", "product_gflops": {"float32": gflops}}
+    given = facts(budget, compile=None, machine=machine, train_tokens=10**9)
+    plan = derive(given, IdealMachine(1e11))
+    assert plan["pretrain"]["compile"] is used and plan["sft"]["compile"] is used
+    assert any("torch.compile" in sentence for sentence in plan["why"])
+    without = derive(facts(budget, machine=machine, train_tokens=10**9), IdealMachine(1e11))
+    assert (plan["pretrain"]["tokens"] > without["pretrain"]["tokens"]) is used
+    assert plan["predicted"]["seconds"]["total"] <= 1.02 * budget
