@@ -13,7 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from openhearth.plan import optimal
+from openhearth.plan import optimal, recipe
 from openhearth.plan.published import Published
 from openhearth.plan.quantities import say
 from openhearth.plan.rates import rates
@@ -39,6 +39,15 @@ def planned(published: Published) -> dict[str, str]:
         f"loss {loss:.3f}; at the same {flops:.3g} FLOPs {say(best.parameters)} on {say(best.tokens)} [{say(low)}, {say(high)}]"
         f" give {best.loss:.3f} ({best.law.name})"
     )
+    if published.chip_hours and published.hardware and published.hardware[0].isdigit():  # where the number of devices is stated
+        foreseen = recipe(
+            shape,
+            on=published.hardware,
+            tokens=published.tokens,
+            sequence_length=published.sequence_length,
+            batch_tokens=published.batch_tokens,
+        )
+        said["chip_hours"] = f"{say(foreseen['best']['chip_hours'])} at best, {say(foreseen['typical']['chip_hours'])} typically"
     if published.flops:
         said["flops"] = f"6ND is {flops:.3g}"
     rules = rates(shape.active_parameters, published.tokens)
