@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-COMMANDS = ("optimal", "loss", "laws", "shape", "fit", "claims", "backtest", "hardware", "accelerators", "energy", "recipe")
+COMMANDS = ("optimal", "loss", "ladder", "laws", "shape", "fit", "claims", "backtest", "hardware", "accelerators", "energy", "recipe")
 
 
 def examples(*lines: str) -> str:
@@ -275,6 +275,21 @@ def recipe(
             unique_tokens=unique_tokens, law=law, json=json, plot=plot,
         )
     )  # fmt: skip
+
+
+@app.command(epilog=examples("hearth plan ladder", "hearth plan ladder --on a100-80 --price 1.30/h --plot ladder.png"))
+def ladder(
+    on: Annotated[str, typer.Option(metavar="HARDWARE", help="What the money is spent on.")] = "h100",
+    price: Annotated[str | None, typer.Option(metavar="USD/h", help="Per device and hour, as 2.10/h; without, the catalogue's.")] = None,
+    mfu: Annotated[float | None, typer.Option(metavar="SHARE", help="Of peak; without, what whole runs typically reach.")] = None,
+    law: Annotated[str | None, typer.Option(metavar="NAME", help="The law to answer by; without, refit.")] = None,
+    json: Json = False,
+    plot: Plot = None,
+) -> None:
+    """What each tenfold budget buys, from $100 to $100M: FLOPs, size, tokens, loss."""
+    from openhearth.plan.commands.ladder import ladder_command
+
+    end(ladder_command(on, price=price, mfu=mfu, law=law, json=json, plot=plot))
 
 
 @app.command(epilog=examples("hearth plan backtest", "hearth plan backtest runs.csv --json"))

@@ -5,6 +5,7 @@ Every command of `hearth plan` has a function of the same name here, imported wh
     optimal(flops=...)     parameters, tokens and loss that a budget buys, by each law, with intervals
     loss(N, D)             what a model of N parameters reaches after D tokens, by each law
     shape(path)            parameters to the unit, FLOPs per token and memory of any Hugging Face configuration
+    ladder(...)            what each tenfold budget buys
     recipe(path, on=...)   time, money, energy, memory and layout of a recipe on named hardware
     fit(...)               the coefficients of a law from runs, with their uncertainty
     claims()               well-known statements about scale, tested
@@ -23,13 +24,14 @@ _HOMES = {
     "loss": "openhearth.plan.losses",
     "shape": "openhearth.plan.describing",
     "recipe": "openhearth.plan.recipes",
+    "ladder": "openhearth.plan.rungs",
     "fit": "openhearth.plan.fitting",
     "claims": "openhearth.plan.statements",
     "backtest": "openhearth.plan.backtesting",
     "energy": "openhearth.plan.cost",
     "accelerators": "openhearth.plan.catalogue",
 }
-__all__ = ["accelerators", "backtest", "claims", "energy", "fit", "loss", "optimal", "recipe", "shape"]
+__all__ = ["accelerators", "backtest", "claims", "energy", "fit", "ladder", "loss", "optimal", "recipe", "shape"]
 
 
 def __getattr__(name: str) -> Any:

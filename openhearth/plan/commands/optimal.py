@@ -80,7 +80,7 @@ def optimal_command(
         if by_text is not None and asked_flops is not None:
             raise HearthError("--budget and --flops: give one of them, or a budget in money")
         asked_flops = by_text if by_text is not None else asked_flops
-    money = _money(on, price, mfu) if asked_usd is not None or on is not None else None
+    money = money_on(on, price, mfu) if asked_usd is not None or on is not None else None
     if asked_usd is not None and money is None:
         raise HearthError("a budget in money needs hardware to be spent on; add --on h100")
     if serve_mfu is not None and money is None:
@@ -258,7 +258,7 @@ def _read_budget(text: str, on: str | None, price: str | None) -> tuple[float | 
     return None, read.flops, on, price
 
 
-def _money(on: str | None, price: str | None, mfu: float | None) -> Money | None:
+def money_on(on: str | None, price: str | None, mfu: float | None) -> Money | None:
     """From the catalogue: peak, price, utilisation; `price` and `mfu` override."""
     if on is None:
         return None

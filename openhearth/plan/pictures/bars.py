@@ -60,4 +60,13 @@ def memory_bars(
 
         handles = [Patch(facecolor=COLOURS[number % len(COLOURS)], alpha=0.85, label=part) for number, part in enumerate(parts)]
         below = -0.5 / (0.42 * len(bars) + 0.6)
-        axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, below), ncols=min(8, len(parts)), frameon=False, fontsize=9)
+        axes.legend(
+            handles=handles,
+            loc="upper center",
+            bbox_to_anchor=(0.38, below),
+            ncols=min(8, len(parts)),
+            frameon=False,
+            fontsize=9,
+            columnspacing=1.2,
+            handlelength=1.4,
+        )
