@@ -52,7 +52,7 @@ def memory_bars(
                 textcoords="offset points", ha="center", va="bottom", fontsize=8, color=TOO_MUCH,
             )  # fmt: skip
         axes.set_yticks(range(len(bars)), [label for label, _ in bars])
-        axes.set(ylim=(len(bars) - 0.45, -0.55), xlim=(0, end * 1.28), xlabel="GiB on the fullest device")
+        axes.set(ylim=(len(bars) - 0.45, -0.55), xlim=(0, end * 1.4), xlabel="GiB on the fullest device")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color="0.92")
