@@ -21,10 +21,10 @@ _UNITS = {
     **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3_600.0),
     **dict.fromkeys(("d", "day", "days"), 86_400.0),
 }
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)"
-_PART = re.compile(rf"\s*(?P<number>{_NUMBER})\s*(?P<unit>[a-zµ]*)\.?(?:\s*(?:,|and\b))?\s*")
+_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:nan|inf(?:inity)?)"  # \d takes the digits of every script
+_PART = re.compile(rf"\s*(?P<number>{_NUMBER})\s*(?P<unit>[a-zµ]*)\.?(?:\s*(?:,|and\b)(?=\s*\S))?\s*")
 _MONEY = re.compile(r"[$€£¥]|\b(?:usd|eur|gbp|dollars?|euros?)\b")
-_COMPUTE = re.compile(r"flop|\b(?:gpu|tpu|chip)s?\b|\d+\s*x\s*[a-z]+\d|\b[ahb]\d{2,3}s?\b")
+_COMPUTE = re.compile(r"flop|\b(?:gpu|tpu|chip)s?\b|[0-9]+\s*x\s*[a-z]+[0-9]|\b[ahb][0-9]{2,3}s?\b")
 
 
 def budget_seconds(text: str) -> float:

@@ -96,16 +96,21 @@ def runs(
     _end(runs_command(dir_, json=json))
 
 
-@app.command(epilog=_examples("hearth show laptop", "hearth show runs/laptop --plot loss.png", "hearth show laptop --json"))
+@app.command(
+    epilog=_examples(
+        "hearth show laptop", "hearth show runs/laptop --plot loss.png", "hearth show laptop --drops", "hearth show laptop --json"
+    )
+)
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name under runs/.", show_default=False)],
     json: Json = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw loss against tokens and time (.png, .svg or .pdf).")] = None,
+    drops: Annotated[bool, typer.Option("--drops", help="List every file and row that the corpus left out, and by which rule.")] = False,
 ) -> None:
     """Show a run's ledger: per stage what went in, what came out, seconds, tokens, FLOPs."""
     from openhearth.commands import show_command
 
-    _end(show_command(run, json=json, plot=plot))
+    _end(show_command(run, json=json, plot=plot, drops=drops))
 
 
 @app.command(epilog=_examples("hearth verify runs/laptop", "hearth verify a-release-from-elsewhere/ --json"))
@@ -240,9 +245,10 @@ def spread_text(arguments: list[str]) -> list[str]:
             return spread + arguments[position:]
         if argument.startswith("-"):
             in_text = argument == "--text"
-            if in_text and position + 1 < len(arguments) and not arguments[position + 1].startswith("-"):
-                continue
-            spread.append(argument)
+            if not in_text:
+                spread.append(argument)
+            elif position + 1 == len(arguments) or arguments[position + 1].startswith("-"):
+                spread.append("--text=")  # no path follows: else the next option would be taken for one
         else:
             spread += ["--text", argument] if in_text else [argument]
     return spread

@@ -67,8 +67,8 @@ def runs_command(folder: Path, *, json: bool = False) -> int:
     return 0
 
 
-def show_command(name: str, *, json: bool = False, plot: Path | None = None) -> int:
-    """Print one run's ledger, or draw its loss."""
+def show_command(name: str, *, json: bool = False, plot: Path | None = None, drops: bool = False) -> int:
+    """Print one run's ledger, or what its corpus left out, or draw its loss."""
     from openhearth import record, tables
 
     folder = run_folder.find_run(name)
@@ -77,7 +77,10 @@ def show_command(name: str, *, json: bool = False, plot: Path | None = None) -> 
 
         draw(folder, plot)
         print(f"drawn: {plot}", file=sys.stderr)
-    if json:
+    if drops:
+        rows = record.drops(folder)
+        _print_json(rows) if json else tables.drops(rows)
+    elif json:
         _print_json(record.ledger_facts(folder))
     elif plot is None:
         tables.ledger(record.ledger_facts(folder))

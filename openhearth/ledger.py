@@ -94,7 +94,9 @@ def read_json(path: Path) -> Any:
 def disk_error(error: OSError, path: Path) -> Exception:
     """A full or read-only disk is the user's to mend; any other OSError stays what it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFullError(f"{path}: no space left on the disk; free some and run the same command again (nothing made so far is lost)")
+        return DiskFullError(
+            f"{path}: no space left on the disk; free some and run the same command again (the stages that are made are kept)"
+        )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return HearthError(f"{path}: cannot be written ({os.strerror(error.errno)}); choose another folder with --dir")
     return error

@@ -68,8 +68,8 @@ def picture(file: Path, facts: Json, curves: Sequence[Curve]) -> None:
         _panel(panels[0][0], curves, [curve.tokens for curve in curves], "tokens", quantity)
         panels[0][0].set_ylabel("loss, nats per token")
         if timed:
-            minutes = [curve.seconds or [] for curve in curves]
-            _panel(panels[0][1], curves, minutes, "minutes of training", lambda value: f"{value / 60:.3g}")
+            minutes = [[second / 60 for second in curve.seconds or []] for curve in curves]  # the ticks are round in the unit that is drawn
+            _panel(panels[0][1], curves, minutes, "minutes of training", lambda value: f"{value:.3g}")
         panels[0][-1].legend(frameon=False, loc="upper right")
 
 

@@ -26,6 +26,8 @@ from openhearth.serve.terminal import harmless
 
 PLAIN_SECONDS = 5.0
 """Between two lines of one stage where there is no terminal."""
+RATE_SECONDS, RATE_SHARE = 2.0, 0.01
+"""A rate is one when news of this long, and of this share of what remained, have come in."""
 REFRESHES = 3.0
 """Of the live table, per second: smooth for the eye, unnoticeable for the training beside it."""
 
@@ -47,6 +49,8 @@ class Row:
     total: float = 0.0
     first: tuple[float, float] | None = None
     """When the first news came, and `done` then: a resumed stage does not begin at 0, and the rate leaves the preparation out."""
+    last: float = 0.0
+    """When the latest news came."""
     began: float = 0.0
     seconds: float = 0.0
     predicted: float | None = None
@@ -62,13 +66,19 @@ class Row:
         return time.monotonic() - self.began if self.state == "running" else self.seconds
 
     def left(self) -> float | None:
-        """Seconds that remain at the rate so far; before there is a rate, what the plan says."""
+        """Seconds that remain at the rate since the first news, once that is one; until then, what the plan says of the work that remains.
+
+        None when neither says anything: a preparation that takes longer than all of the stage was to take is not about to end.
+        """
         if self.state != "running":
             return self.predicted if self.state == "waiting" else 0.0
-        if self.first is not None and self.done > self.first[1] and time.monotonic() - self.first[0] > 1:
-            rate = (self.done - self.first[1]) / (time.monotonic() - self.first[0])
-            return max(0.0, self.total - self.done) / rate
-        return None if self.predicted is None else max(0.0, self.predicted - self.elapsed())
+        if self.first is not None:
+            began, at_first = self.first
+            gained, took = self.done - at_first, self.last - began
+            if took >= RATE_SECONDS and gained >= RATE_SHARE * (self.total - at_first) > 0:
+                return max(0.0, self.total - self.done) * took / gained
+            return None if self.predicted is None else self.predicted * (1 - self.share)
+        return None if self.predicted is None or self.predicted <= self.elapsed() else self.predicted - self.elapsed()
 
 
 class Display(Watcher):
@@ -107,6 +117,7 @@ class Display(Watcher):
         row.figures.update(figures)
         if row.first is None:
             row.first = (time.monotonic(), row.done)
+        row.last = time.monotonic()
 
     def finished(self, kind: str, entry: Json, artifact: Artifact) -> None:
         row = self.rows[kind]
@@ -142,6 +153,13 @@ def _number(figures: Mapping[str, Any], name: str, form: str) -> str:
     return format(value, form) if isinstance(value, int | float) else ""
 
 
+COLUMNS = ("stage", "", "tokens/s", "loss", "time", "left")
+BAR_WIDTH, MADE_WIDTH, FULL_WIDTH = 24, 11, 60
+"""Characters of the bar, of "made before" in its place, and of the table with the shortest bar."""
+NARROWEST = {"stage": 0, "left": 0, "": 33, "loss": 41, "time": 50, "tokens/s": FULL_WIDTH}
+"""Of a terminal, for each column: on a narrower one what matters least goes first."""
+
+
 class LiveDisplay(Display):
     """One table that is redrawn in place: stage, bar, tokens per second, loss, time, time left."""
 
@@ -167,29 +185,26 @@ class LiveDisplay(Display):
 
     def render(self) -> RenderableType:
         """The table as it is now."""
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-        for name, justify in (
-            ("stage", "left"),
-            ("", "left"),
-            ("tokens/s", "right"),
-            ("loss", "right"),
-            ("time", "right"),
-            ("left", "right"),
-        ):
-            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        width = self.console.width
+        shown = COLUMNS if width >= FULL_WIDTH else tuple(name for name in COLUMNS if width >= NARROWEST[name])
+        bar = max(MADE_WIDTH, min(BAR_WIDTH, width - FULL_WIDTH + MADE_WIDTH))
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
+        for name in shown:
+            table.add_column(name, justify="left" if name in ("stage", "") else "right", no_wrap=True)
         for row in self.rows.values():
-            table.add_row(*self._cells(row), style="dim" if row.state in ("waiting", "reused") else "")
+            cells = dict(zip(COLUMNS, self._cells(row, bar), strict=True))
+            table.add_row(*(cells[name] for name in shown), style="dim" if row.state in ("waiting", "reused") else "")
         left = self.left()
         foot = Text(f"{clock(time.monotonic() - self.began)} of a budget of {say_seconds(self.budget)}", style="dim")
         if left is not None and left >= 1:
             foot.append(f" · about {clock(left)} left")
         return Group(Text(self.title, style="bold"), table, foot)
 
-    def _cells(self, row: Row) -> list[RenderableType]:
+    def _cells(self, row: Row, width: int) -> list[RenderableType]:
         rate, loss = _number(row.figures, "tokens_per_second", ",.0f"), _number(row.figures, "loss", ".3f")
         if row.state == "running":
             left = row.left()
-            bar = ProgressBar(total=1.0, completed=row.share, width=24, pulse=row.total <= 0)
+            bar = ProgressBar(total=1.0, completed=row.share, width=width, pulse=row.total <= 0)
             return [Text(f"> {row.kind}", style="bold"), bar, rate, loss, clock(row.elapsed()), "" if left is None else clock(left)]
         if row.state == "waiting":
             predicted = "" if row.predicted is None else clock(row.predicted)

@@ -24,7 +24,7 @@ from openhearth.errors import HearthError, RecipeError, nearest
 from openhearth.inputs import read_small
 from openhearth.ledger import digest_json
 from openhearth.plain_words import in_plain_words
-from openhearth.plan.budgets import Budget, read_budget
+from openhearth.plan.budgets import EXAMPLES, Budget, read_budget
 from openhearth.plan.published import Published
 from openhearth.stage import Setting, Stage
 from openhearth.toml_lines import key_lines, syntax_error
@@ -78,6 +78,8 @@ class Recipe:
     where: str = field(default="recipe", compare=False)
     published: Published | None = None
     """What the authors state of the model that the recipe is named after."""
+    text_where: str = field(default="", compare=False)
+    """The line or option that names the user's own text; empty when `with_text` did."""
 
     @classmethod
     def load(cls, path: Path | str, sets: Sequence[str] = (), budget: str | None = None, table: Table = STAGES) -> Recipe:
@@ -98,6 +100,8 @@ class Recipe:
         for text_ in sets:
             _set(content, text_, places, table)
         if budget is not None:
+            if not _is_text(budget):
+                raise RecipeError(f"--budget {budget[:60]!a}: not text; write {EXAMPLES}")
             content["budget"] = budget
             places.given[("budget",)] = f"--budget {budget!r}"
         return _build(content, places, table)
@@ -135,11 +139,13 @@ class Recipe:
         if not text:
             raise RecipeError("--text: name at least one file or folder")
         for path in text:
+            if not path:
+                raise RecipeError("--text: no path follows; name at least one file or folder")
             if not path.strip() or not _is_text(path):
                 raise RecipeError(f"--text {path!a}: not the name of a file or folder")
         fields = {**corpus.model_dump(mode="json"), "source": "text", "text": list(text)}
         places = _Places(self.where, {}, {("corpus",): "--text"})
-        return replace(self, stages={**self.stages, "corpus": _validated(type(corpus), "corpus", fields, places)})
+        return replace(self, stages={**self.stages, "corpus": _validated(type(corpus), "corpus", fields, places)}, text_where="")
 
     def resolved(self, followed_plan: Mapping[str, Any] | None = None) -> Recipe:
         """Every stage with what it takes from the whole run filled in."""
@@ -276,7 +282,8 @@ def _build(content: dict[str, Any], places: _Places, table: Table) -> Recipe:
             published.proportions()
         except HearthError as error:
             raise RecipeError(f"{places.of((PUBLISHED, 'model'))}: {error}") from None
-    return Recipe(header.name, header.seed, header.budget, stages, places.where, published)
+    text_where = places.of(("corpus", "text")) if content.get("corpus", {}).get("text") else ""
+    return Recipe(header.name, header.seed, header.budget, stages, places.where, published, text_where)
 
 
 def stage_class(kind: str, table: Table = STAGES) -> type[Stage]:

@@ -109,7 +109,8 @@ def file_of(folder: Path, entry: Json | None, name: str) -> Path | None:
     """A file of a stage's artifact, in a run or where a release keeps it; None when it is not there."""
     if entry is None:
         return None
-    places = (folder / entry["folder"] / name, folder / "training" / entry["stage"] / name, folder / "evaluations" / name, folder / name)
+    released = (folder / "training" / entry["stage"] / name, *(folder / part / name for part in ("evaluations", "data", ".")))
+    places = (folder / entry["folder"] / name, *released)
     return next((path for path in places if path.is_file()), None)
 
 
@@ -137,6 +138,16 @@ def report_facts(folder: Path) -> Json:
         "release": str(release) if "release" in shown and release.exists() else None,
         "root": (shown.get("release") or {}).get("facts", {}).get("root"),
     }
+
+
+def drops(folder: Path) -> list[Json]:
+    """What the corpus left out: uri, rule, value, threshold. Raises HearthError before there is a corpus."""
+    from openhearth.data.documents import read_drops
+
+    path = file_of(folder, latest_stages(Ledger(folder / run_folder.LEDGER).entries()).get("corpus"), "drops.parquet")
+    if path is None:
+        raise HearthError(f"{folder}: there is no corpus here yet, so nothing that it left out; go on with: hearth run")
+    return read_drops(path)
 
 
 def losses(folder: Path, entry: Json) -> list[tuple[int, float]]:

@@ -24,7 +24,7 @@ from openhearth import run_folder
 from openhearth.code_digest import code_digest
 from openhearth.energy import Meter, total_energy
 from openhearth.environment import environment, now
-from openhearth.errors import DiskFullError, HearthError
+from openhearth.errors import DiskFullError, HearthError, RecipeError
 from openhearth.inputs import read_small
 from openhearth.ledger import (
     TELEMETRY,
@@ -105,7 +105,12 @@ def run(
     given = given or {}
     for kind in kinds:
         if kind not in given:
-            resolved.stages[kind].preflight()
+            try:
+                resolved.stages[kind].preflight()
+            except HearthError as error:
+                if kind != "corpus" or not recipe.text_where:
+                    raise
+                raise RecipeError(f"{recipe.text_where}: [corpus] text: {error}") from None
     place = Path(folder) if folder is not None else run_folder.RUNS / recipe.name
     walk = _Walk(recipe, resolved.stages, place, kinds, until, given, watcher or Watcher())
     try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from openhearth.budget_text import say_seconds
 from openhearth.ledger import Json
 from openhearth.report import quantity
+from openhearth.serve.terminal import harmless
 
 DIGITS = 8
 """Of a digest in a table; --json has them whole."""
@@ -60,32 +63,63 @@ def _flops(value: float | None) -> str:
     return "" if value is None else f"{value:.2e}"
 
 
+def drops(rows: list[Json]) -> None:
+    """Everything that a corpus left out: the file or row, the rule, the value that decided, what is needed instead."""
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    for name in ("file", "rule", "value", "needed"):
+        table.add_column(name, overflow="fold", no_wrap=name == "rule")
+    for row in rows:
+        table.add_row(*(Text(harmless(row[name])) for name in ("uri", "rule", "value", "threshold")))
+    if rows:
+        _print_whole(console, table)
+    else:
+        console.print("nothing was left out")
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Where there is no terminal, a table is as wide as it needs to be: a pipe cuts nothing."""
+    if not console.is_terminal:
+        console.width = max(console.width, _width(console, table))
+    console.print(table)
+
+
+def _width(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options.update(max_width=100_000), table).maximum
+
+
+SPARED = ("", "parameters", "took", "budget", "date (UTC)")
+"""Columns of the list of runs that a narrow terminal goes without, the first first."""
+
+
 def runs(folder: Path, found: list[Json]) -> None:
     """The list of runs, the newest first."""
     console = Console(highlight=False)
     if not found:
         console.print(Text(f"no runs in {folder}/; begin one with: hearth run"))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    for name, justify in (
-        ("run", "left"),
-        ("state", "left"),
-        ("budget", "right"),
-        ("took", "right"),
-        ("parameters", "right"),
-        ("bits/byte", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=name != "state")  # type: ignore[arg-type]
-    table.add_column("date (UTC)", no_wrap=True)
+    for count in range(len(SPARED)):
+        table = _runs(found, without=SPARED[: count + 1])
+        if not console.is_terminal or _width(console, table) <= console.width:
+            break
+    _print_whole(console, table)
+
+
+def _runs(found: list[Json], without: Sequence[str]) -> Table:
+    names = [name for name in ("run", "state", "budget", "took", "parameters", "bits/byte", "date (UTC)") if name not in without]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
+    for name in names:
+        table.add_column(name, justify="left" if name in ("run", "state", "date (UTC)") else "right", no_wrap=True)
     for row in found:
         bits, seconds = row["bits_per_byte"], row["seconds"]
-        table.add_row(
-            Text(row["name"], style="bold"),
-            Text(row["state"], style="green" if row["state"] == "done" else "yellow"),
-            row["budget"] or "",
-            "" if seconds is None else say_seconds(seconds),
-            quantity(row["parameters"]),
-            "" if bits is None else f"{bits:.3f}",
-            row["date"][:16].replace("T", " "),
-        )
-    console.print(table)
+        cells = {
+            "run": Text(row["name"], style="bold"),
+            "state": Text(row["state"], style="green" if row["state"] == "done" else "yellow"),
+            "budget": row["budget"] or "",
+            "took": "" if seconds is None else say_seconds(seconds),
+            "parameters": quantity(row["parameters"]),
+            "bits/byte": "" if bits is None else f"{bits:.3f}",
+            "date (UTC)": row["date"][:16].replace("T", " "),
+        }
+        table.add_row(*(cells[name] for name in names))
+    return table

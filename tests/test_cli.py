@@ -15,10 +15,10 @@ import pytest
 from rich.console import Console
 
 import openhearth
-from openhearth import cli, progress, report
+from openhearth import cli, progress, report, tables
 from openhearth.commands import default_recipe
 from openhearth.ledger import write_json
-from openhearth.plot import running_mean
+from openhearth.plot import Curve, picture, running_mean
 from openhearth.recipe import Recipe
 from openhearth.runner import run
 from tests.fakes import RECIPE, TABLE
@@ -104,7 +104,7 @@ def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
     [
         (["rn"], "no such command 'rn'"),
         (["ran"], "Did you mean 'run'"),
-        (["zzz"], "the commands are run, runs, show, verify, rebuild, chat, generate"),
+        (["zzz"], "the commands are run, plan, runs, show, verify, rebuild, chat, generate"),
         (["run", "--bugdet", "3 min"], "no such option: --bugdet"),
         (["run", "--budget"], "requires an argument"),
         (["run", "a.toml", "b.toml"], "unexpected extra argument"),
@@ -113,7 +113,7 @@ def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
         (["generate", "x", "y", "--max-new-tokens", "many"], "invalid value for '--max-new-tokens'"),
         (["run", "--budget", "3 parsecs"], "--budget '3 parsecs': budget: '3 parsecs': unknown unit 'parsecs'"),
         (["run", "--budget", "-3 min"], "a budget cannot be negative"),
-        (["run", "--budget", "$100 on 8xh100"], "give time on this machine"),
+        (["run", "--budget", "$100 on 8xh100"], "years of training on a machine like this one"),
         (["run", "--set", "sft.epoch=2"], "--set sft.epoch=2: [sft] epoch: unknown key (did you mean 'epochs'?)"),
         (["run", "--set", "sft.epochs=-2"], "[sft] epochs: must be greater than 0, not -2"),
         (["run", "--set", "sft.epochs=1e400"], "[sft] epochs: inf is not a finite number"),
@@ -201,8 +201,9 @@ def test_a_reader_that_goes_away_is_no_error(fake_run: Path) -> None:
         ("run --text a --text b c", "run --text a --text b --text c"),
         ("run --text a --budget x y", "run --text a --budget x y"),
         ("run --text a b", "run --text a --text b"),
-        ("run --text", "run --text"),
-        ("run --text --json", "run --text --json"),
+        ("run --text", "run --text="),
+        ("run --text --json", "run --text= --json"),
+        ("run --text a --text --dir d", "run --text a --text= --dir d"),
         ("run --text a -- b", "run --text a -- b"),
         ("rebuild d --text a b", "rebuild d --text a --text b"),
         ("show --text a b", "show --text a b"),
@@ -297,6 +298,25 @@ def test_the_plot_is_a_picture(fake_run: Path, here: Path) -> None:
     assert "<svg" in text
     assert cli._status(["show", "fake", "--plot", "again.svg"]) == 0
     assert (here / "again.svg").read_text() == text
+
+
+def test_the_ticks_of_time_are_round_minutes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    ticks: list[str] = []
+    monkeypatch.setattr(
+        "openhearth.drawing.rendered",
+        lambda figure, form: ticks.extend(label.get_text() for label in drawn(figure).axes[1].get_xticklabels()) or b"",
+    )
+
+    def drawn(figure: Figure) -> Figure:
+        figure.canvas.draw()
+        return figure
+
+    seconds = [3.0 * step for step in range(1, 101)]
+    picture(here / "a.png", {"run": "r", "budget": "5 min"}, [Curve("pretrain", seconds, seconds, [3.0] * 100)])
+    assert ticks[:3] == ["0", "1", "2"]
 
 
 def test_a_running_mean_is_the_mean_of_each_window() -> None:
@@ -401,12 +421,91 @@ def test_the_live_table_tells_the_state_of_every_stage(here: Path) -> None:
 def test_time_left_follows_the_rate_since_the_first_news() -> None:
     row = progress.Row("x", state="running", began=0.0, done=60, total=100)
     now = progress.time.monotonic()
-    row.first = (now - 10, 40)
+    row.first, row.last = (now - 10, 40), now
     assert row.left() == pytest.approx(20, abs=0.5)
     row.first = None
     assert row.left() is None
     row.predicted, row.began = 30.0, now - 10
     assert row.left() == pytest.approx(20, abs=0.5)
+
+
+def test_time_left_just_after_a_start_is_the_plans_for_what_remains() -> None:
+    now = progress.time.monotonic()
+    row = progress.Row("x", state="running", began=now - 50, predicted=40.0)
+    assert row.left() is None  # the preparation takes longer than all of it was to take: nothing is known
+    row.done, row.total, row.first, row.last = 70, 100, (now - 1.5, 70), now - 1.5
+    assert row.left() == pytest.approx(12)  # resumed, and one piece of news is no rate
+    row.done, row.last = 70.2, now - 0.1
+    assert row.left() == pytest.approx(12, abs=0.2)  # two in a moment are none either
+    row.done, row.last = 79.0, row.first[0] + 9
+    assert row.left() == pytest.approx(21)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(60, "time left loss tokens/s"), (52, "time left loss"), (45, "left loss"), (24, "left")])
+def test_a_narrow_terminal_sees_whole_figures_in_fewer_columns(width: int, shown: str) -> None:
+    display = progress.LiveDisplay(Console(width=width, color_system=None))
+    figures: dict[str, float | str] = {"tokens_per_second": 123_456.0, "loss": 3.456}
+    now = progress.time.monotonic()
+    running = progress.Row("pretrain", "running", 50, 100, (now - 3_700, 0), now, now - 3_700, figures=figures)
+    display.rows = {"tokenizer": progress.Row("tokenizer", "reused", seconds=5), "pretrain": running}
+    with display.console.capture() as captured:
+        display.console.print(display.render())
+    said = captured.get()
+    assert "…" not in said and "pretrain" in said and max(map(len, said.splitlines())) <= width
+    cells = {"time": "1:01:40 ", "left": "1:01:40\n", "loss": "3.456", "tokens/s": "123,456"}
+    lines = "\n".join(line.rstrip() for line in said.splitlines()) + "\n"
+    assert {name for name, cell in cells.items() if cell in lines and name in lines} == set(shown.split())
+
+
+def test_a_narrow_list_of_runs_goes_without_columns_and_a_pipe_without_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"name": "a-laptop-with-my-notes", "state": "stopped in tokenizer", "budget": "1 h 30 min", "date": "2026-01-02T03:04:05"}
+    found = [row | {"seconds": 4_000.0, "parameters": 4_130_000, "bits_per_byte": 1.234}]
+
+    def said(terminal: bool, width: int) -> str:
+        console = Console(width=width, color_system=None, force_terminal=terminal)
+        monkeypatch.setattr(tables, "Console", lambda **_: console)
+        with console.capture() as captured:
+            tables.runs(Path("runs"), found)
+        return captured.get()
+
+    narrow, piped = said(True, 80), said(False, 80)
+    assert "stopped in tokenizer" in narrow and "1.234" in narrow and "4.13 M" not in narrow and len(narrow.splitlines()) == 2
+    assert "4.13 M" in piped and "stopped in tokenizer" in piped and "2026-01-02 03:04" in piped and len(piped.splitlines()) == 2
+    assert "4.13 M" in said(True, 120)
+
+
+def test_show_drops_lists_every_drop(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "text").mkdir()
+    (here / "text/book.txt").write_text("".join(f"Day {day} of the journey over the bay.\n\n" for day in range(2_000)))
+    (here / "text/u16.txt").write_bytes("day".encode("utf-16"))
+    for number in range(20):
+        (here / f"text/{'long' * 30}{number}.png").write_text("x")
+    assert cli._status(cli.spread_text(["run", LAPTOP, "--text", "text", "--dir", "r", "--until", "corpus", "--json"])) == 0
+    note = next(line for line in capfd.readouterr().err.splitlines() if "left out" in line)
+    assert note.endswith("hearth show r --drops") and "text/u16.txt (not_utf8" in note
+    assert cli._status(["show", "r", "--drops"]) == 0
+    shown = capfd.readouterr().out
+    assert all(f"{'long' * 30}{number}.png" in shown for number in range(20)) and re.search(r"u16\.txt +not_utf8 +a UTF-16", shown)
+    assert cli._status(["show", "r", "--drops", "--json"]) == 0
+    rows = json.loads(capfd.readouterr().out)
+    assert len(rows) == 21 and rows[-1]["uri"] == "u16.txt" and "iconv -f UTF-16" in rows[-1]["threshold"]
+
+
+def test_show_drops_before_there_is_a_corpus_says_so(fake_run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "there is no corpus here yet" in refused(capfd, "show", "fake", "--drops")
+
+
+def test_text_without_a_path_and_a_budget_that_is_no_text_are_said_to_be_so(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "--text: no path follows" in refused(capfd, "run", LAPTOP, "--text", "--dir", "out")
+    assert refused(capfd, "run", LAPTOP, "--budget", "\udcff 5 min").startswith("--budget '\\udcff 5 min': not text; write ")
+
+
+def test_text_that_the_recipe_names_is_refused_with_its_line(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "r.toml").write_text('name = "r"\n[corpus]\nsource = "text"\ntext = ["/nonexist"]\n')
+    assert refused(capfd, "run", "r.toml") == "r.toml:4: [corpus] text: /nonexist: no such file or folder; check the path"
+    assert refused(capfd, "run", "r.toml", "--text", "no") == "no: no such file or folder; check the path"
+    said = refused(capfd, "run", "r.toml", "--set", 'corpus.text=["gone"]')
+    assert said.startswith("--set corpus.text=") and "gone: no such file" in said
 
 
 def test_predictions_of_the_plan_reach_the_table(here: Path) -> None:

@@ -325,6 +325,9 @@ def test_a_time_is_read_as_people_write_it(text: str, seconds: float) -> None:
         ("nan min", "must be a finite number"),
         ("inf h", "must be a finite number"),
         ("5", "5 of which unit? write 5 s, min, h or days"),
+        ("5 min and", "not a time"),
+        ("5 min,", "not a time"),
+        ("\u0661\u0662 min", "not a time"),  # the digits of another script
         ("", "a budget is missing"),
         ("soon", "not a time"),
         ("5 min x", "not a time"),

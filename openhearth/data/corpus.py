@@ -7,6 +7,7 @@ follows is the same for both. Which side a document is on is a pure function of 
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,17 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from openhearth.data import places, readers, stdlib
-from openhearth.data.documents import Document, Drop, counts_by_rule, drop_duplicates, keyed_unit, write_documents, write_drops
+from openhearth.data.documents import (
+    WEIGHTLESS,
+    Document,
+    Drop,
+    counts_by_rule,
+    drop_duplicates,
+    keyed_unit,
+    worst_first,
+    write_documents,
+    write_drops,
+)
 from openhearth.errors import HearthError
 from openhearth.ledger import digest_json, disk_error, require_space, write_json
 from openhearth.stage import Made, Setting, Stage, Tell
@@ -28,6 +39,9 @@ MIN_TEXT = 20_000
 
 MAX_TEXT = 2 << 30
 """Bytes of text that are held in memory while a corpus is made."""
+
+NAMED, MAX_SHOWN = 3, 200
+"""Files that one line names, and characters of each path."""
 
 
 class Corpus(Stage):
@@ -78,8 +92,8 @@ class Corpus(Stage):
         else:
             documents, copies = drop_duplicates(documents)
             drops += copies
-            _tell_drops(drops, tell)
             heldout = self._hold_out_pieces(documents, drops)
+            self._tell_drops(drops, out, tell)
         # The last step of the rule "every drop is a row": whatever was looked at is in one table or the other, once.
         assert seen == len(documents) + len(drops)
         drops.sort(key=lambda drop: (drop.uri, drop.rule))
@@ -144,10 +158,7 @@ class Corpus(Stage):
         """As for packages; then, in the order of the hash, so many more or fewer that neither side is next to empty."""
         size = sum(document.bytes for document in documents)
         if size < MIN_TEXT or len(documents) < 2:
-            raise HearthError(
-                f"corpus: {size:,} bytes of text in {len(documents):,} documents ({len(drops):,} left out),"
-                f" at least {MIN_TEXT:,} bytes in two documents are needed; give more text"
-            )
+            raise HearthError(self._too_little(size, len(documents), drops))
         order = sorted(documents, key=lambda document: (keyed_unit(self.split_key, document.group), document.group))
         total = sum(document.bytes for document in order)
         count = sum(keyed_unit(self.split_key, document.group) < self.held_out for document in order)
@@ -159,6 +170,31 @@ class Corpus(Stage):
             count -= 1
             size -= order[count].bytes
         return {document.group for document in order[:count]}
+
+    def _too_little(self, size: int, documents: int, drops: Sequence[Drop]) -> str:
+        """What to mend: the files that cannot be used where there are some, since more text is no remedy for those."""
+        what = f"{size:,} bytes of text in {documents:,} document{'s' * (documents != 1)}"
+        least = f"at least {MIN_TEXT:,} bytes in two documents are needed"
+        meant = [drop for drop in worst_first(drops) if drop.rule not in WEIGHTLESS]
+        if not meant:
+            return f"corpus: {what} ({len(drops):,} left out), {least}; give more text"
+        named = "; ".join(f"{self._named(drop)} ({drop.rule}: {drop.value}), needed: {drop.threshold}" for drop in meant[:NAMED])
+        more = f"; {len(drops) - NAMED:,} more left out ({_by_rule(drops)} in all)" if len(drops) > NAMED else ""
+        rest = f"what else was given is {what}, {least}" if documents else "nothing else was given"
+        return f"corpus: cannot use {named}{more}; {rest}"
+
+    def _tell_drops(self, drops: Sequence[Drop], out: Path, tell: Tell) -> None:
+        """One line on what of the user's own text was left out, and where the whole list will be."""
+        if drops:
+            named = ", ".join(f"{self._named(drop)} ({drop.rule}: {drop.value})" for drop in worst_first(drops)[:NAMED])
+            file = out.with_name(out.name.removesuffix(".partial")) / "drops.parquet"
+            command = f"hearth show {shlex.quote(str(out.parents[1]))} --drops"
+            tell.note(f"{len(drops):,} left out ({_by_rule(drops)}), such as {named}; all are in {file}, to be read with: {command}")
+
+    def _named(self, drop: Drop) -> str:
+        """The path of a drop as the user would type it, of bounded length."""
+        path = places.where(self.text, drop.uri)
+        return path if len(path) <= MAX_SHOWN else f"{path[: MAX_SHOWN // 2]}...{path[-MAX_SHOWN // 2 :]}"
 
     # -- report -------------------------------------------------------------------------------------------------------------
 
@@ -188,12 +224,8 @@ def _require_room(size: int) -> None:
         raise HearthError(f"corpus: more than {MAX_TEXT:,} bytes of text, which this version cannot hold; give fewer or smaller files")
 
 
-def _tell_drops(drops: Sequence[Drop], tell: Tell) -> None:
-    """One line on what of the user's own text was left out."""
-    if drops:
-        by_rule = ", ".join(f"{count:,} {rule}" for rule, count in counts_by_rule(drops).items())
-        first = ", ".join(f"{drop.uri} ({drop.rule}: {drop.value})" for drop in drops[:3])
-        tell.note(f"corpus: {len(drops):,} left out ({by_rule}); first: {first}; all are in drops.parquet")
+def _by_rule(drops: Sequence[Drop]) -> str:
+    return ", ".join(f"{count:,} {rule}" for rule, count in counts_by_rule(drops).items())
 
 
 def _bytes_by(documents: Iterable[Document], field: str) -> dict[str, int]:

@@ -62,6 +62,22 @@ def counts_by_rule(drops: Iterable[Drop]) -> dict[str, int]:
     return dict(sorted(Counter(drop.rule for drop in drops).items()))
 
 
+WHOLE = ("unreadable", "truncated", "damaged", "huge", "not_utf8", "no_text_field")
+"""Rules that leave out whole files, as a rule: of drops, the ones to name first."""
+
+WEIGHTLESS = ("hidden", "link", "special", "unsupported_suffix", "duplicate", "duplicate_of_held_out")
+"""Rules that leave out what nobody meant to give, or what is there already: of drops, the ones to name last."""
+
+
+def worst_first(drops: Iterable[Drop]) -> list[Drop]:
+    """Files that were meant and could not be read, then rows, then copies and other kinds of files, then what is hidden."""
+
+    def rank(drop: Drop) -> int:
+        return 0 if drop.rule in WHOLE else 1 if drop.rule not in WEIGHTLESS else 2 if drop.rule != "hidden" else 3
+
+    return sorted(drops, key=lambda drop: (rank(drop), drop.uri))
+
+
 def drop_duplicates(documents: Sequence[Document], heldout: Collection[str] = ()) -> tuple[list[Document], list[Drop]]:
     """Keep the first of documents with equal bytes, the held-out ones coming first: a copy on the training side is the one to go.
 
@@ -111,6 +127,14 @@ def write_drops(path: Path, drops: Sequence[Drop]) -> None:
     names = ("uri", "rule", "value", "threshold")
     table = pyarrow.table({name: pyarrow.array([getattr(drop, name) for drop in drops], pyarrow.string()) for name in names})
     pyarrow.parquet.write_table(table, path, compression="zstd")
+
+
+def read_drops(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table of drops, as they stand in it."""
+    import pyarrow.parquet
+
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    return rows
 
 
 def read_documents(corpus: Path, split: Side | None = None, columns: Sequence[str] = COLUMNS) -> Iterator[dict[str, Any]]:

@@ -67,13 +67,13 @@ def _mode(argument: str, path: Path) -> int:
     try:
         return path.stat().st_mode
     except FileNotFoundError:
-        raise HearthError(f"{argument}: no such file or folder; check the path given with --text") from None
+        raise HearthError(f"{argument}: no such file or folder; check the path") from None
     except (OSError, ValueError) as error:
         code = error.errno if isinstance(error, OSError) else None
         if code == errno.ELOOP:
             raise HearthError(f"{argument}: the symbolic link leads back to itself; give the path of the file or folder itself") from None
         reason = os.strerror(code) if code else str(error)
-        raise HearthError(f"{argument!r}: cannot be looked at ({reason}); check the path given with --text") from None
+        raise HearthError(f"{argument!r}: cannot be looked at ({reason}); check the path") from None
 
 
 def _check_file(argument: str, path: Path) -> None:
@@ -101,7 +101,8 @@ def find(arguments: Sequence[str]) -> Iterator[Place | Drop]:
     """Every file below `arguments`, sorted by path, to read or with the rule that leaves it out.
 
     The uri of a file is its path below the folder that was named, or its own name; with several arguments it starts with their
-    number, so that two never clash and the place on this machine leaves no trace.
+    number, so that two never clash and no document is named by its place on this machine. (The arguments themselves are settings:
+    `recipe.toml` and the ledger hold them as they were typed.)
     """
     for number, argument in enumerate(arguments, 1):
         path = Path(argument).expanduser()
@@ -112,21 +113,35 @@ def find(arguments: Sequence[str]) -> Iterator[Place | Drop]:
             yield Place(path, prefix + printable(path.name), path.stat().st_size, named=True)
 
 
+def where(arguments: Sequence[str], uri: str) -> str:
+    """The path under which the user finds what `uri` names: the argument as it was typed, and what follows below it."""
+    number, _, below = uri.partition("/") if len(arguments) > 1 else ("1", "", uri)
+    argument = arguments[int(number) - 1]
+    path = Path(argument).expanduser()
+    return str(Path(argument) / below) if path.is_dir() else argument + below.removeprefix(printable(path.name))
+
+
 def walk(folder: Path, prefix: str) -> Iterator[Place | Drop]:
-    """The files below `folder`; hidden ones and hidden folders (`.git`, `.venv`) are left out whole."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        yield Drop(prefix or ".", "unreadable", os.strerror(error.errno or 0), "readable folders")
-        return
-    for entry in entries:
-        uri = prefix + printable(entry.name)
-        if entry.name.startswith("."):
+    """The files below `folder`; hidden ones and hidden folders (`.git`, `.venv`) are left out whole.
+
+    The folders that are still to be looked into stand in a list: they may be nested deeper than Python's calls.
+    """
+    ahead: list[tuple[Path | os.DirEntry[str], str]] = [(folder, prefix)]  # in reverse; a uri that ends in "/" is a folder's
+    while ahead:
+        entry, uri = ahead.pop()
+        if isinstance(entry, Path) or uri.endswith("/"):
+            try:
+                inside = sorted(os.scandir(entry), key=lambda entry: entry.name, reverse=True)
+            except OSError as error:
+                yield Drop(uri or ".", "unreadable", os.strerror(error.errno or 0), "readable folders")
+                continue
+            ahead += [(found, uri + printable(found.name)) for found in inside]
+        elif entry.name.startswith("."):
             yield Drop(uri, "hidden", "name starts with a dot", "visible files and folders")
         elif entry.is_symlink():
             yield Drop(uri, "link", "symbolic link", "links inside folders are not followed")
         elif entry.is_dir(follow_symlinks=False):
-            yield from walk(Path(entry.path), uri + "/")
+            ahead.append((entry, uri + "/"))
         else:
             yield _file(entry, uri)
 

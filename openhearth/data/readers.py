@@ -73,11 +73,16 @@ def judge(uri: str, data: bytes) -> Row | Drop:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return Drop(uri, "not_utf8", "a UTF-16 byte order mark", "UTF-8 (convert with: iconv -f UTF-16 -t UTF-8)")
     if b"\0" in data:
-        return Drop(uri, "binary", f"NUL at byte {data.index(0):,}", "no NUL bytes")
+        return Drop(uri, "binary", f"NUL at byte {data.index(0):,}", "no NUL bytes (UTF-16 is converted with: iconv -f UTF-16LE -t UTF-8)")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return Drop(uri, "not_utf8", f"0x{data[error.start]:02x} at byte {error.start:,}", "UTF-8")
+        return Drop(
+            uri,
+            "not_utf8",
+            f"0x{data[error.start]:02x} at byte {error.start:,}",
+            "UTF-8 (Latin-1 is converted with: iconv -f LATIN1 -t UTF-8)",
+        )
     if not text or text.isspace():
         return Drop(uri, "empty", f"{len(data)} bytes", "at least one visible character")
     share = len(_CONTROL.findall(text)) / len(text)
@@ -86,7 +91,7 @@ def judge(uri: str, data: bytes) -> Row | Drop:
     if len(data) > MAX_ROW:
         longest = max(map(len, data.split(b"\n")))
         if longest > MAX_ROW:
-            return Drop(uri, "long_line", f"{longest:,} bytes", f"lines of at most {MAX_ROW:,} bytes")
+            return Drop(uri, "long_line", f"{longest:,} bytes", f"lines of at most {MAX_ROW:,} bytes; break it into lines")
     return uri, text
 
 
@@ -118,7 +123,7 @@ def _gunzip(place: Place) -> Iterator[bytes]:
             while chunk := file.read(CHUNK):
                 yield chunk
     except EOFError:
-        raise _Refused("truncated", "the file ends inside a gzip member", "whole files") from None
+        raise _Refused("truncated", "the file ends inside a gzip member", "a whole file; copy or download it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise _Refused("damaged", str(error), "valid gzip") from None
 
@@ -137,7 +142,7 @@ def _unzstd(place: Place) -> Iterator[bytes]:
                     if frame.eof:
                         data, frame = frame.unused_data, None
             if frame is not None:
-                raise _Refused("truncated", "the file ends inside a zstd frame", "whole files")
+                raise _Refused("truncated", "the file ends inside a zstd frame", "a whole file; copy or download it again")
     except zstandard.ZstdError as error:
         raise _Refused("damaged", str(error), "valid zstd") from None
 
@@ -213,7 +218,7 @@ def _read_parquet(place: Place) -> Iterator[Row | Drop]:
             raise _Refused("no_text_field", _fields(schema.names), f"a column named '{FIELD}'")
         kind = schema.field(FIELD).type
         kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+        if not any(is_text(kind) for is_text in (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view)):
             raise _Refused("not_text", f"a column of {kind}", f"a column of strings in '{FIELD}'")
         with pyarrow.parquet.ParquetFile(place.path, read_dictionary=[FIELD]) as file:
             total = number = 0

@@ -38,12 +38,14 @@ FLOPS_OF = {
 EXAMPLES = '"5 min", "1e15 flop", "100 chip-hours on h100" or "$100 on 8xh100"'
 
 _NUMBER = r"(?P<number>[+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?))\s*(?P<suffix>[kmbt](?![a-z]))?"
-_FLOPS = re.compile(rf"{_NUMBER}\s*(?P<unit>[a-z/-]*(?:flop|pf-?d)[a-z/-]*)(?P<more>.*)", re.DOTALL)
-_CHIPS = re.compile(rf"{_NUMBER}\s*(?:chip|gpu|tpu|accelerator)[ -]?(?P<unit>hours?|h|days?)(?P<more>.*)", re.DOTALL)
-_MONEY = re.compile(rf"(?:(?:\$|usd)\s*{_NUMBER}|{_NUMBER.replace('?P<', '?P<b_')}\s*(?:\$|usd|dollars?))(?P<more>.*)", re.DOTALL)
+_FLOPS = re.compile(rf"{_NUMBER}\s*(?P<unit>[a-z/-]*(?:flop|pf-?d)[a-z/-]*)(?P<more>.*)", re.DOTALL | re.ASCII)
+_CHIPS = re.compile(rf"{_NUMBER}\s*(?:chip|gpu|tpu|accelerator)[ -]?(?P<unit>hours?|h|days?)(?P<more>.*)", re.DOTALL | re.ASCII)
+_MONEY = re.compile(
+    rf"(?:(?:\$|usd)\s*{_NUMBER}|{_NUMBER.replace('?P<', '?P<b_')}\s*(?:\$|usd|dollars?))(?P<more>.*)", re.DOTALL | re.ASCII
+)
 _FOREIGN = re.compile(r"[€£¥]|\b(?:eur|gbp|euros?|pounds?|yen|cny|inr)\b")
-_ON = re.compile(r"\s*on\s+(?P<hardware>[\w.x×*-]+?)(?:\s+at\s+(?P<price>.+?))?\s*", re.DOTALL)
-_TIME_ON = re.compile(r"(?P<time>[^$]*?)\s+on\s+(?P<hardware>(?:\d[\d_,]*\s*[x×*]\s*)?[a-z][\w.-]*)\s*", re.DOTALL)
+_ON = re.compile(r"\s*on\s+(?P<hardware>[\w.x×*-]+?)(?:\s+at\s+(?P<price>.+?))?\s*", re.DOTALL | re.ASCII)
+_TIME_ON = re.compile(r"(?P<time>[^$]*?)\s+on\s+(?P<hardware>(?:\d[\d_,]*\s*[x×*]\s*)?[a-z][\w.-]*)\s*", re.DOTALL | re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,13 @@ from openhearth.errors import HearthError
 SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "p": 1e15}
 """Of counts: thousand, million, billion, trillion."""
 
-_COUNT = re.compile(r"\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?))\s*([a-z]*\s*[a-z]*)\s*", re.IGNORECASE)
-_ON = re.compile(r"\s*(?:(\d[\d_,]*)\s*[x×*]\s*)?([a-z][\w.-]*)\s*", re.IGNORECASE)
-_PRICE = re.compile(r"\s*(?:\$|usd)?\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?:usd|\$)?\s*(?:/|per)\s*([a-z-]+)\s*", re.IGNORECASE)
+_COUNT = re.compile(
+    r"\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?))\s*([a-z]*\s*[a-z]*)\s*", re.IGNORECASE | re.ASCII
+)
+_ON = re.compile(r"\s*(?:(\d[\d_,]*)\s*[x×*]\s*)?([a-z][\w.-]*)\s*", re.IGNORECASE | re.ASCII)
+_PRICE = re.compile(
+    r"\s*(?:\$|usd)?\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?:usd|\$)?\s*(?:/|per)\s*([a-z-]+)\s*", re.IGNORECASE | re.ASCII
+)
 _HOURS = {**dict.fromkeys(("h", "hr", "hour", "chip-hour", "gpu-hour"), 1.0), **dict.fromkeys(("d", "day"), 24.0)}
 
 

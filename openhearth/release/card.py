@@ -95,8 +95,8 @@ def _interval(figure: Any) -> str:
     return f"{figure['value']:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else "")
 
 
-def card(folder: Path, *, title: str, license: str, licences: DataLicences) -> str:
-    """The card of the release in `folder`, whose record must already be there."""
+def card(folder: Path, *, title: str, license: str, licences: DataLicences, with_text: bool) -> str:
+    """The card of the release in `folder`, whose record must already be there; `with_text` says whether the training text is too."""
     header = [
         f"license: {license.lower()}",
         "library_name: transformers",
@@ -110,13 +110,13 @@ def card(folder: Path, *, title: str, license: str, licences: DataLicences) -> s
     parts = [
         "---\n" + "\n".join(header) + "\n---",
         f"# {_plain(title)}",
-        _opening(folder),
+        _opening(folder, with_text),
         "## Use\n\n" + _USE,
-        "## How good it is\n\n" + _evaluation(read_json(folder / "evaluations/evaluation.json")),
-        "## What it was made from\n\n" + _data(licences),
+        "## How good it is\n\n" + _evaluation(read_json(folder / "evaluations/evaluation.json"), with_text),
+        "## What it was made from\n\n" + _data(licences, with_text),
         "## How it was made\n\n" + _making(folder),
         "## Limits\n\n" + _LIMITS,
-        "## Check it, make it again\n\n" + _CHECK,
+        "## Check it, make it again\n\n" + (_CHECK if with_text else _CHECK.replace(*_OWN_TEXT)),
     ]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
@@ -148,7 +148,15 @@ of processor with the same number of threads and the same versions of the packag
 where the first difference is."""
 
 
-def _opening(folder: Path) -> str:
+_OWN_TEXT = (
+    "hearth rebuild .    makes the weights again from the recorded recipe and text, and compares them",
+    "hearth rebuild .    makes the weights again from the recorded recipe and a copy of the same text, and compares them:\n"
+    "                    --text PATH..., or the same version of Python where its library is the text",
+)
+"""Of `_CHECK`, what is said instead where the release does not hold the text."""
+
+
+def _opening(folder: Path, with_text: bool) -> str:
     config = read_json(folder / layout.CONFIG)
     plan = read_json(folder / layout.PLAN)
     from openhearth.model.config import ModelConfig
@@ -156,16 +164,21 @@ def _opening(folder: Path) -> str:
     shape = ModelConfig.from_hf(config)
     budget = plan.get("budget_seconds")
     planned = f", planned for a budget of {budget:,.0f} seconds on one machine" if isinstance(budget, int | float) else ""
+    here = (
+        "Everything it was made from and everything that was measured is in this folder."
+        if with_text
+        else "The record of its making and everything that was measured is in this\nfolder; the training text is not, only its digests."
+    )
     return (
         f"A language model of {shape.parameters / 1e6:.2f} million parameters that was planned, trained, fine-tuned and evaluated by one\n"
-        f"OpenHearth recipe{planned}. Everything it was made from and everything that was measured is in this folder.\n\n"
+        f"OpenHearth recipe{planned}. {here}\n\n"
         f"Layout of Qwen3: {shape.num_layers} layers, width {shape.hidden_size}, {shape.num_heads} heads of {shape.head_dim} "
         f"({shape.num_kv_heads} for keys and values), feed-forward {shape.intermediate_size}, vocabulary {shape.vocab_size:,}, "
         f"context {shape.max_position_embeddings:,} tokens, fp32 weights."
     )
 
 
-def _evaluation(evaluation: Json) -> str:
+def _evaluation(evaluation: Json, with_text: bool) -> str:
     parts: list[str] = []
     figures = evaluation.get("bits_per_byte") or {}
     if figures:
@@ -187,7 +200,12 @@ def _evaluation(evaluation: Json) -> str:
                 share = {"value": parses[key].get("share"), **{bound: parses[key].get(bound) for bound in ("low", "high")}}
                 lines.append(f"| {name}, {parses[key].get('n', 0)} prompts | {_interval(share)} |")
         parts += ["\n".join(lines), _plain(str(parses.get("how", "")))]
-    if samples := evaluation.get("samples"):
+    if not with_text:
+        parts.append(
+            "The samples and transcripts in `evaluations/` quote passages of the held-out text, functions and their documentation among "
+            "them; they are left out of this page only."
+        )
+    elif samples := evaluation.get("samples"):
         parts.append("### Samples, not chosen by hand")
         for sample in samples[:3]:
             parts += [
@@ -198,13 +216,13 @@ def _evaluation(evaluation: Json) -> str:
     return "\n\n".join(part for part in parts if part) or "It was not evaluated."
 
 
-def _data(licences: DataLicences) -> str:
+def _data(licences: DataLicences, with_text: bool) -> str:
     documents, size = licences.totals("train")
     held, held_size = licences.totals("heldout")
     return (
         f"{documents:,} documents, {size / 1e6:.2f} MB of text to train on; {held:,} documents, {held_size / 1e6:.2f} MB held out. "
         "Each has its origin, licence, the evidence for it and its sha256 in `data/documents.parquet`; what was left out, and by which "
-        f"rule, is in `data/drops.parquet`.\n\n{licences.table()}"
+        f"rule, is in `data/drops.parquet`.{'' if with_text else ' The text itself is not in this release.'}\n\n{licences.table()}"
     )
 
 

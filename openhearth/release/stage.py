@@ -76,7 +76,8 @@ class Release(Stage):
         if (python := python_licence()) is not None and "PSF-2.0" in licences.names:
             _text(folder / "data" / "LICENSE-PSF-2.0.txt", python)
         tell.progress(3, steps)
-        _text(folder / layout.CARD, card(folder, title=self.title or "an OpenHearth model", license=self.license, licences=licences))
+        title = self.title or "an OpenHearth model"
+        _text(folder / layout.CARD, card(folder, title=title, license=self.license, licences=licences, with_text=self.include_text))
         manifest = write_manifest(folder)
         tell.progress(steps, steps)
         tell.record(root=manifest.root, files=len(manifest.files), bytes=sum(listed.bytes for listed in manifest.files.values()))

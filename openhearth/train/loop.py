@@ -20,7 +20,7 @@ from torch import Tensor
 from openhearth.errors import DiskFullError, HearthError
 from openhearth.ledger import TELEMETRY, Json, digest_bytes, require_space, write_atomic
 from openhearth.model.config import ModelConfig
-from openhearth.model.hf import save_model
+from openhearth.model.hf import save_model, tensor_shapes
 from openhearth.model.transformer import Transformer
 from openhearth.stage import Tell
 from openhearth.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
@@ -108,7 +108,7 @@ def train(
     folder = out / "checkpoints"
     found, damaged = latest_checkpoint(folder)
     for line in damaged:
-        tell.note(f"{line}; going on from the checkpoint before it")
+        tell.note(f"{line}; {'going on from a checkpoint before it' if found is not None else 'no checkpoint is whole: beginning again'}")
     losses: list[float] = []
     seconds: list[float] = []
     traces: list[Json] = []
@@ -119,6 +119,7 @@ def train(
         before = found.values["elapsed"]
         tell.note(f"going on from step {len(losses):,} of {settings.steps:,}")
     tell.measure(seconds_before=before)
+    kept = len(losses)
     every = max(1, settings.steps // TRACES)
     began = time.monotonic()
     gc.collect()
@@ -138,7 +139,9 @@ def train(
             values = {"losses": losses, "seconds": seconds, "traces": traces, "elapsed": elapsed}
             try:
                 save_checkpoint(folder, done, Checkpoint(trainer.checkpoint_tensors(), values))
+                kept = done
             except DiskFullError as error:
+                _require_results(out, config, settings, kept)  # steps that can never be written are not worth taking
                 tell.note(f"{error}; training goes on without this checkpoint")
         recent = seconds[-20:]
         tell.progress(
@@ -149,7 +152,10 @@ def train(
             tokens_per_second=settings.batch_tokens * len(recent) / sum(recent),
         )
     gc.unfreeze()
-    write_results(out, config, settings, trainer, losses, seconds, traces)
+    try:
+        write_results(out, config, settings, trainer, losses, seconds, traces)
+    except DiskFullError as error:
+        raise _results_lost(out, config, settings, kept) from error
     tokens = settings.tokens
     tell.record(
         tokens=tokens,
@@ -160,6 +166,30 @@ def train(
         final_loss=float(np.mean(losses[-20:])),
     )
     tell.measure(tokens_per_second=tokens / max(sum(seconds), 1e-9), step_seconds=float(np.median(seconds)))
+
+
+STEP_BYTES, TRACE_BYTES = 300, 120
+"""Of the results, for each step and for each tensor that is traced: generous."""
+
+
+def _results_bytes(config: ModelConfig, settings: Settings) -> int:
+    traced = (TRACES + 2) * TRACE_BYTES * len(tensor_shapes(config))
+    return 4 * config.parameters + STEP_BYTES * settings.steps + traced + 100_000
+
+
+def _require_results(out: Path, config: ModelConfig, settings: Settings, kept: int) -> None:
+    """Raise DiskFullError, saying what is lost, unless the results could be written now."""
+    try:
+        require_space(out, _results_bytes(config, settings), "the trained model")
+    except DiskFullError as error:
+        raise _results_lost(out, config, settings, kept) from error
+
+
+def _results_lost(out: Path, config: ModelConfig, settings: Settings, kept: int) -> DiskFullError:
+    return DiskFullError(
+        f"{out}: no space left on the disk: {kept:,} of {settings.steps:,} steps are kept, later ones are lost;"
+        f" free {_results_bytes(config, settings):,} bytes and, to go on from step {kept:,}, type the same command again"
+    )
 
 
 def write_results(

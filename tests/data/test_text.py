@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from openhearth.data import corpus as corpus_module
 from openhearth.data import places, readers
 from openhearth.data.corpus import Corpus, pieces
-from openhearth.data.documents import Document, keyed_unit, read_documents
+from openhearth.data.documents import Document, Drop, keyed_unit, read_documents
 from openhearth.errors import HearthError
 
 from .conftest import BOOK, SETTING, Heard, files_of, make_corpus
@@ -171,7 +171,7 @@ def test_columns_that_are_not_text_are_drops(tmp_path: Path, write: Write) -> No
     assert whole(documents, "holes.parquet:1") == "first " + BOOK[:300]
 
 
-@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary<values=string, indices=int32, ordered=0>"])
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "dictionary<values=string, indices=int32, ordered=0>"])
 def test_every_string_type_of_parquet_is_read(tmp_path: Path, kind: str) -> None:
     (tmp_path / "text").mkdir()
     column = pyarrow.array(ROWS)
@@ -339,7 +339,7 @@ def test_copies_are_dropped_before_the_sides_are_chosen(tmp_path: Path, write: W
 
 def test_too_little_text_is_refused_with_how_much_there_is(tmp_path: Path, write: Write) -> None:
     path = write("note.txt", BOOK[:1_234])
-    with pytest.raises(HearthError, match=r"1,234 bytes of text in 1 documents \(0 left out\), at least 20,000"):
+    with pytest.raises(HearthError, match=r"1,234 bytes of text in 1 document \(0 left out\), at least 20,000"):
         made(tmp_path, path)
 
 
@@ -351,8 +351,83 @@ def test_many_documents_of_too_little_text_are_refused(tmp_path: Path, write: Wr
 
 def test_copies_of_one_text_alone_are_refused(tmp_path: Path, write: Write) -> None:
     write("rows.jsonl", jsonl(*[{"text": BOOK[:1_500]}] * 20))
-    with pytest.raises(HearthError, match=r"1,500 bytes of text in 1 documents \(19 left out\)"):
+    with pytest.raises(HearthError, match=r"1,500 bytes of text in 1 document \(19 left out\)"):
         made(tmp_path, tmp_path / "text")
+
+
+def refusal(tmp_path: Path, *paths: Path) -> tuple[str, Heard]:
+    """The one line that ends a run on text of no use, and what was told before it."""
+    stage, heard = Corpus(source="text", text=tuple(map(str, paths))).resolve(SETTING), Heard()
+    out = tmp_path / "runs/r/corpus/k.partial"
+    out.mkdir(parents=True, exist_ok=True)
+    stage.preflight()
+    with pytest.raises(HearthError) as caught:
+        stage.run({}, out, heard)
+    assert "\n" not in str(caught.value)
+    return str(caught.value), heard
+
+
+def test_text_that_cannot_be_used_ends_in_one_line_with_the_file_the_reason_and_the_remedy(tmp_path: Path, write: Write) -> None:
+    for name, data, reason, remedy in (
+        ("u16.txt", BOOK.encode("utf-16"), "not_utf8: a UTF-16 byte order mark", "iconv -f UTF-16 -t UTF-8"),
+        ("latin.txt", ("caf\xe9 " * 9_000).encode("latin-1"), "not_utf8: 0xe9 at byte 3", "iconv -f LATIN1 -t UTF-8"),
+        ("cut.txt.gz", gzip.compress(BOOK.encode())[:-50], "truncated: the file ends inside a gzip member", "copy or download it again"),
+    ):
+        said, heard = refusal(tmp_path, write(name, data))
+        assert said.startswith(f"corpus: cannot use {tmp_path}/text/{name} ({reason}") and remedy in said
+        assert "give more text" not in said and "drops.parquet" not in said
+        assert heard.notes == []
+
+
+def test_of_several_arguments_each_file_of_no_use_is_named_as_it_was_typed(tmp_path: Path, write: Write) -> None:
+    one, other = write("a/one.txt", BOOK.encode("utf-16")), write("b/two.jsonl", b"{}\n{" * 20)
+    said, _ = refusal(tmp_path, one, other.parent)
+    assert f"{one} (not_utf8" in said and f"{other}:1 (no_text_field" in said and "19 more left out" in said
+
+
+def test_what_is_left_out_is_told_with_what_matters_first_and_how_to_see_all_of_it(tmp_path: Path, write: Write) -> None:
+    write("book.txt", BOOK)
+    for number in range(5):
+        write(f".hidden{number}", "x")
+        write(f"picture{number}.png", "x")
+    write("zeta.txt", b"caf\xe9")
+    out, heard = tmp_path / "my run/corpus/k.partial", Heard()
+    out.mkdir(parents=True)
+    Corpus(source="text", text=(str(tmp_path / "text"),)).run({}, out, heard)
+    (note,) = heard.notes
+    assert note.startswith("11 left out (5 hidden, 1 not_utf8, 5 unsupported_suffix), such as ")
+    assert note.index("zeta.txt") < note.index("picture0.png") and ".hidden" not in note
+    assert f"{tmp_path}/my run/corpus/k/drops.parquet" in note
+    assert note.endswith(f"hearth show '{tmp_path}/my run' --drops")
+
+
+def test_a_folder_nested_deeper_than_pythons_calls_is_walked_to_its_end(tmp_path: Path, write: Write) -> None:
+    write("b.txt", BOOK)
+    write("d.txt", BOOK[:500])
+    here = os.open(tmp_path / "text", os.O_RDONLY)
+    levels = 2_500  # of names of one letter: its lowest folders have paths that are longer than the system opens
+    try:
+        for _ in range(levels):
+            os.mkdir("c", dir_fd=here)
+            below = os.open("c", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+    finally:
+        os.close(here)
+    try:
+        found = list(places.walk(tmp_path / "text", ""))
+        _, drops, _ = made(tmp_path, tmp_path / "text")
+    finally:  # pytest cannot remove it: its own walk is recursive
+        top, next_top = tmp_path / "text/c", tmp_path / "next"
+        while (top / "c").exists():
+            (top / "c").rename(next_top)
+            top.rmdir()
+            next_top.rename(top)
+    assert [item.uri for item in found if isinstance(item, places.Place)] == ["b.txt", "d.txt"]
+    (lost,) = [item for item in found if isinstance(item, Drop)]
+    assert (lost.rule, lost.value) == ("unreadable", "File name too long") and lost.uri.endswith("c/c/")
+    assert found.index(lost) == 1  # in the order of the names
+    assert [rule for rule, _ in drops.values()] == ["unreadable"]
 
 
 def test_more_text_than_fits_is_refused(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +450,7 @@ def refused(*paths: Path | str) -> str:
 
 
 def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path / "nowhere") == f"{tmp_path}/nowhere: no such file or folder; check the path given with --text"
+    assert refused(tmp_path / "nowhere") == f"{tmp_path}/nowhere: no such file or folder; check the path"
 
 
 def test_a_fifo_is_refused_without_being_opened(tmp_path: Path) -> None:

@@ -48,6 +48,15 @@ def test_a_tied_model_and_a_release_without_text_verify(tmp_path: Path) -> None:
     assert "not in the release" in report.findings[-1].detail
 
 
+def test_the_card_of_a_release_without_text_does_not_claim_to_hold_it(tmp_path: Path, made_release: Path) -> None:
+    run = make_run(tmp_path / "run", include_text=False)
+    without, with_text = ((folder / "README.md").read_text() for folder in (verify(run).folder, made_release))
+    assert "Everything it was made from" in with_text and "### Samples" in with_text
+    assert "Everything it was made from" not in without and "the training text is not, only its digests" in without
+    assert "### Samples" not in without and "quote passages of the held-out text" in without
+    assert "The text itself is not in this release" in without and "--text PATH..." in without
+
+
 def test_verify_needs_no_torch(made_release: Path) -> None:
     program = (
         f"import sys; from pathlib import Path; from openhearth.release.verify import verify; assert verify(Path({str(made_release)!r})).ok"

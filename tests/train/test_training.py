@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from openhearth.model.init import initial_tensor
 from openhearth.model.transformer import Transformer
 from openhearth.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from openhearth.train.flat import FlatParameters, group_of
-from openhearth.train.loop import Batch, Trainer, train
+from openhearth.train.loop import Batch, Trainer, _results_bytes, train
 from openhearth.train.optim import Optimizer, orthogonalise
 from openhearth.train.schedule import Schedule
 from openhearth.train.settings import Settings
@@ -185,6 +186,56 @@ def test_a_disk_that_fills_up_during_training_does_not_stop_it(tmp_path: Path, m
     monkeypatch.undo()
     run(tmp_path / "b")
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_a_disk_too_full_for_the_results_stops_training_and_says_which_steps_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepped: list[int] = []
+
+    def full_at(limit: int) -> None:
+        def save(folder: Path, step: int, checkpoint: Checkpoint) -> None:
+            if step >= limit:
+                monkeypatch.setattr("openhearth.ledger.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+                raise DiskFullError("no space left")
+            save_checkpoint(folder, step, checkpoint)
+
+        monkeypatch.setattr("openhearth.train.loop.save_checkpoint", save)
+
+    def batches_seen(step: int) -> Batch:
+        stepped.append(step)
+        return batches(step)
+
+    full_at(8)
+    with pytest.raises(DiskFullError, match=r"4 of 12 steps are kept, later ones are lost; free [\d,]+ bytes .* from step 4,.* again"):
+        train(CONFIG, settings(), first_weights, batches_seen, tmp_path, Quiet())
+    assert stepped == list(range(8))  # not one more in vain
+    monkeypatch.undo()
+    tell = run(tmp_path)
+    assert tell.notes == ["going on from step 4 of 12"]
+    run(tmp_path / "whole")
+    assert weights(tmp_path) == weights(tmp_path / "whole")
+
+
+def test_the_room_that_the_results_are_said_to_need_is_enough(tmp_path: Path) -> None:
+    run(tmp_path)
+    used = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert used <= _results_bytes(CONFIG, settings()) < 4 * CONFIG.parameters + 1_000_000
+
+
+def test_results_that_cannot_be_written_are_not_said_to_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise DiskFullError("no space left (nothing is lost)")
+
+    monkeypatch.setattr("openhearth.train.loop.save_model", full)
+    with pytest.raises(DiskFullError, match="8 of 12 steps are kept, later ones are lost"):
+        run(tmp_path)
+
+
+def test_without_a_whole_checkpoint_training_says_that_it_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints/step-00000004").mkdir(parents=True)
+    (note,) = run(tmp_path).notes
+    assert note.endswith("no checkpoint is whole: beginning again")
 
 
 def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path: Path) -> None:
