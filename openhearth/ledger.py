@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,15 +171,37 @@ def open_artifact(path: Path) -> Artifact | None:
     """The artifact in `path`, or None when there is no sealed one. The files are not read: call `check` for that."""
     if not (path / MANIFEST).is_file():
         return None
-    record = read_json(path / MANIFEST)
+    remedy = f"delete the folder {path} to make this stage again"
     try:
-        artifact = Artifact(path, record["stage"], record["key"], record["digest"], record["files"], record["facts"])
-    except (KeyError, TypeError):
-        raise DamagedError(f"{path / MANIFEST}: damaged (fields are missing); delete the folder {path} to make this stage again") from None
+        record = read_json(path / MANIFEST)
+    except DamagedError as error:
+        raise DamagedError(f"{error}; {remedy}") from None
+    wanted = {"stage": str, "key": str, "digest": str, "files": dict, "facts": dict}
+    if lacking := _lacking(record, wanted):
+        raise DamagedError(f"{path / MANIFEST}: damaged (fields are missing: {lacking}); {remedy}")
+    artifact = Artifact(path, *(record[name] for name in wanted))
+    for name, listed in artifact.files.items():
+        if _lacking(listed, {"sha256": str, "bytes": int}):
+            raise DamagedError(f"{path / MANIFEST}: damaged (the entry of {name!r} is not a sha256 and a number of bytes); {remedy}")
     if artifact_digest(artifact.files) != artifact.digest:
-        raise DamagedError(f"{path / MANIFEST}: damaged (its digest does not match its list of files); delete the folder {path}")
+        raise DamagedError(f"{path / MANIFEST}: damaged (its digest does not match its list of files); {remedy}")
     return artifact
 
+
+def _lacking(value: Any, wanted: Mapping[str, type | tuple[type, ...]]) -> str:
+    """The names of fields that are not there or of another type, or ''; all of them when `value` is no table."""
+    return ", ".join(name for name, kind in wanted.items() if not isinstance(value, dict) or not isinstance(value.get(name), kind))
+
+
+STAGE_EVENTS = ("stage", "reuse", "given")
+"""Of the ledger's entries that name an artifact: made, used again, taken from elsewhere."""
+
+STAGE_FIELDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("stage", "key", "digest", "folder"), str),
+    "seconds": (int, float),
+    "facts": dict,
+}
+"""What every such entry has."""
 
 # -- the ledger -------------------------------------------------------------------------------------------------------------
 
@@ -192,9 +214,13 @@ class Ledger:
 
     def entries(self) -> list[Json]:
         """All entries, the chain checked; a last line torn by a kill is left out. Raises DamagedError naming the line."""
-        if not self.path.exists():
+        remedy = "put a copy of it in its place, or choose another folder with --dir"
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
             return []
-        lines = self.path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise DamagedError(f"{self.path}: not readable as a ledger ({error.strerror}); {remedy}") from None
         torn = lines.pop()  # what follows the last newline: empty, or a line torn by a kill
         del torn
         entries: list[Json] = []
@@ -204,16 +230,30 @@ class Ledger:
                 entry = json.loads(line)
                 chained = entry["before"]
             except (ValueError, KeyError, TypeError, RecursionError):
-                raise DamagedError(f"{self.path}: line {number} is not a ledger entry") from None
+                raise DamagedError(f"{self.path}: line {number} is not a ledger entry; {remedy}") from None
+            if lacking := _lacking(entry, {"event": str}):
+                raise DamagedError(f"{self.path}: line {number} is not a ledger entry (it lacks {lacking}); {remedy}")
             if chained != before:
-                raise DamagedError(f"{self.path}: line {number} does not follow line {number - 1}: the chain of digests is broken")
+                raise DamagedError(
+                    f"{self.path}: line {number} does not follow line {number - 1}: the chain of digests is broken; {remedy}"
+                )
             before = digest_bytes(line)
             entries.append(entry)
         return entries
 
+    def run_entries(self) -> list[Json]:
+        """All entries, also those of stages checked for what is read from them. Raises DamagedError naming the line."""
+        entries = self.entries()
+        for number, entry in enumerate(entries, 1):
+            if entry["event"] in STAGE_EVENTS and (lacking := _lacking(entry, STAGE_FIELDS)):
+                raise DamagedError(
+                    f"{self.path}: line {number} lacks {lacking}; put a copy of the file in its place, or choose another folder with --dir"
+                )
+        return entries
+
     def stage_seconds(self, kinds: Iterable[str]) -> dict[str, float]:
         """Seconds that the newest making of each stage took, as far as the ledger has one."""
-        newest = {entry["stage"]: entry["seconds"] for entry in self.entries() if entry["event"] == "stage"}
+        newest = {entry["stage"]: entry["seconds"] for entry in self.run_entries() if entry["event"] == "stage"}
         return {kind: newest[kind] for kind in kinds if kind in newest}
 
     def append(self, event: str, **fields: Any) -> Json:

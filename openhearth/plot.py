@@ -42,7 +42,7 @@ def draw(folder: Path, file: Path) -> None:
     drawing.check(file)
     facts = ledger_facts(folder)
     shown = {stage["stage"] for stage in facts["stages"]}
-    latest = latest_stages(Ledger(folder / run_folder.LEDGER).entries())
+    latest = latest_stages(Ledger(folder / run_folder.LEDGER).run_entries())
     curves = [curve for kind in COLOURS if kind in shown and (curve := read_curve(folder, latest[kind])) is not None]
     if not curves:
         raise HearthError(f"{folder}: nothing is trained here yet, so there is no loss to draw")

@@ -20,10 +20,10 @@ from openhearth.runner import latest_stages
 def ledger_facts(folder: Path) -> Json:
     """A run as a table of its stages in order, with totals. Raises HearthError when there is no ledger, or a damaged one."""
     path = folder / run_folder.LEDGER
-    entries = Ledger(path).entries()
+    entries = Ledger(path).run_entries()
     try:
         return _facts(folder, entries)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DamagedError(f"{path}: an entry lacks {error}; it was not written by this version of hearth") from None
 
 
@@ -124,7 +124,7 @@ def plan_of(folder: Path, latest: dict[str, Json]) -> Json:
 def report_facts(folder: Path) -> Json:
     """The ledger's facts, and with them the model, the evaluation, samples and where the release lies, as far as they exist."""
     facts = ledger_facts(folder)
-    latest = latest_stages(Ledger(folder / run_folder.LEDGER).entries())
+    latest = latest_stages(Ledger(folder / run_folder.LEDGER).run_entries())
     shown = {stage["stage"]: latest[stage["stage"]] for stage in facts["stages"]}
     plan = plan_of(folder, shown)
     evaluation = file_of(folder, shown.get("evaluate"), "evaluation.json")
@@ -144,7 +144,7 @@ def drops(folder: Path) -> list[Json]:
     """What the corpus left out: uri, rule, value, threshold. Raises HearthError before there is a corpus."""
     from openhearth.data.documents import read_drops
 
-    path = file_of(folder, latest_stages(Ledger(folder / run_folder.LEDGER).entries()).get("corpus"), "drops.parquet")
+    path = file_of(folder, latest_stages(Ledger(folder / run_folder.LEDGER).run_entries()).get("corpus"), "drops.parquet")
     if path is None:
         raise HearthError(f"{folder}: there is no corpus here yet, so nothing that it left out; go on with: hearth run")
     return read_drops(path)

@@ -27,6 +27,7 @@ from openhearth.environment import environment, now
 from openhearth.errors import DiskFullError, HearthError, RecipeError
 from openhearth.inputs import read_small
 from openhearth.ledger import (
+    STAGE_EVENTS,
     TELEMETRY,
     Artifact,
     Json,
@@ -154,7 +155,7 @@ class _Walk:
 
     def run(self) -> Result:
         self.ledger = Ledger(self.folder / run_folder.LEDGER)
-        self.entries = self.ledger.entries()
+        self.entries = self.ledger.run_entries()
         self.watcher.begin(self.recipe, self.folder, self.kinds)
         for kind in self.kinds:
             if kind in self.given:
@@ -295,7 +296,7 @@ class _Walk:
 
 def latest_stages(entries: Sequence[Json]) -> dict[str, Json]:
     """The entry of the artifact that was last made or used, by kind of stage."""
-    return {entry["stage"]: entry for entry in entries if entry["event"] in ("stage", "reuse", "given")}
+    return {entry["stage"]: entry for entry in entries if entry["event"] in STAGE_EVENTS}
 
 
 def done_facts(entries: Sequence[Json], made: Mapping[str, Artifact]) -> Json:
@@ -344,8 +345,8 @@ def _is_disk_full(error: BaseException) -> bool:
 def _read_notes(partial: Path) -> Json | None:
     """What a stage left written down when its work was complete; None when it is not."""
     path = partial / TELEMETRY / NOTES
-    notes: Json | None = read_json(path) if path.is_file() else None
-    return notes
+    notes = read_json(path) if path.is_file() else None
+    return notes if isinstance(notes, dict) and {"facts", "seconds"} <= set(notes) else None
 
 
 def _discard(partial: Path) -> None:

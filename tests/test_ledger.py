@@ -117,6 +117,20 @@ def test_an_artifact_whose_table_was_edited_is_refused(tmp_path: Path) -> None:
         open_artifact(tmp_path / "a")
 
 
+@pytest.mark.parametrize(
+    "content", ["[1", "[]", "5", '{"files": []}', '{"files": {"a": 5}}', '{"files": {"a": {"sha256": 1, "bytes": 2}}}', '{"facts": [1]}']
+)
+def test_a_damaged_table_of_an_artifact_is_one_line_with_file_and_remedy(tmp_path: Path, content: str) -> None:
+    seal(make_partial(tmp_path / "p", x="one"), tmp_path / "a", stage="s", key="k", facts={})
+    manifest = tmp_path / "a" / "artifact.json"
+    changed = json.loads(content) if content.startswith("{") else None
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changed) if changed is not None else content)
+    with pytest.raises(DamagedError) as caught:
+        open_artifact(tmp_path / "a")
+    assert str(caught.value).startswith(f"{manifest}: ") and "\n" not in str(caught.value)
+    assert str(caught.value).endswith(f"; delete the folder {tmp_path / 'a'} to make this stage again")
+
+
 def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
     make_partial(tmp_path / "a", x="one")
     assert open_artifact(tmp_path / "a") is None
@@ -213,3 +227,25 @@ def test_a_ledger_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: py
     with pytest.raises(HearthError, match="no space left"):
         book.append("stage", stage="more")
     assert (tmp_path / "l").read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize("line", ["[1", "5", "{}", '{"before":""}', '{"event":5,"before":""}'])
+def test_a_line_that_is_no_entry_is_named_with_the_remedy(tmp_path: Path, line: str) -> None:
+    (tmp_path / "l").write_text(line + "\n")
+    with pytest.raises(DamagedError, match=r"l: line 1 is not a ledger entry.*; put a copy of it in its place, or choose another folder"):
+        Ledger(tmp_path / "l").entries()
+
+
+def test_an_entry_of_a_stage_without_what_is_read_from_it_is_named_with_the_remedy(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "l")
+    book.append("run")
+    book.append("stage")
+    for read in (book.run_entries, lambda: book.stage_seconds(("s",))):
+        with pytest.raises(DamagedError, match=r"l: line 2 lacks stage, key, digest, folder, seconds, facts; put a copy of the file"):
+            read()
+
+
+def test_a_ledger_that_is_a_folder_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "l").mkdir()
+    with pytest.raises(DamagedError, match=r"l: not readable as a ledger \(Is a directory\); put a copy of it in its place"):
+        Ledger(tmp_path / "l").entries()

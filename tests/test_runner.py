@@ -388,6 +388,28 @@ def test_a_broken_chain_stops_the_run_and_names_the_line(tmp_path: Path) -> None
         run(fake("count.steps=9"), tmp_path / "run")
 
 
+def test_a_damaged_ledger_is_one_line_for_a_run_and_for_its_record(tmp_path: Path) -> None:
+    run(fake(), tmp_path / "run")
+    path = tmp_path / "run" / "ledger.jsonl"
+    path.write_text('{"event":"stage","before":""}\n')
+    for read in (lambda: run(fake(), tmp_path / "run"), lambda: ledger_facts(tmp_path / "run")):
+        with pytest.raises(DamagedError, match=r"ledger\.jsonl: line 1 lacks stage, .*; put a copy of the file in its place"):
+            read()
+    path.unlink()
+    path.mkdir()
+    for read in (lambda: run(fake(), tmp_path / "run"), lambda: ledger_facts(tmp_path / "run")):
+        with pytest.raises(DamagedError, match=r"ledger\.jsonl: not readable as a ledger"):
+            read()
+
+
+@pytest.mark.parametrize("content", ["[1", '{"files": []}'])
+def test_a_damaged_table_of_an_artifact_is_one_line_for_a_run(tmp_path: Path, content: str) -> None:
+    made = run(fake(), tmp_path / "run").made["words"].path
+    (made / "artifact.json").write_text(content)
+    with pytest.raises(DamagedError, match=r"artifact\.json: .*; delete the folder .* to make this stage again"):
+        run(fake(), tmp_path / "run")
+
+
 def test_a_torn_last_line_is_healed(tmp_path: Path) -> None:
     run(fake(), tmp_path / "run")
     ledger = tmp_path / "run" / "ledger.jsonl"

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from openhearth.budget_text import say_seconds
 from openhearth.ledger import read_json, write_json
 from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.train.settings import MOST_HELDOUT_BYTES, MOST_NEW_TOKENS, MOST_PROMPTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,11 +90,11 @@ class Evaluate(Stage):
 
     seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     """Keys the order of documents and prompts and the resampling; by default the seed of the recipe."""
-    heldout_bytes: int | None = Field(default=None, ge=1)
+    heldout_bytes: int | None = Field(default=None, ge=1, le=MOST_HELDOUT_BYTES)
     """Bytes of held-out text to measure at most; by default as planned."""
-    prompts: int | None = Field(default=None, ge=0)
+    prompts: int | None = Field(default=None, ge=0, le=MOST_PROMPTS)
     """Held-out functions to ask for at most; by default as planned."""
-    max_new_tokens: int | None = Field(default=None, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=MOST_NEW_TOKENS)
     """Tokens of an answer at most; by default as planned."""
     temperature: float = Field(default=0.0, ge=0.0, le=100.0)
     """Of the functions asked for; 0 is greedy. The three samples are drawn as `hearth chat` draws."""
@@ -115,6 +117,8 @@ class Evaluate(Stage):
         sample = baselines.sample_pieces(documents, job.seed)
         compressed, how = baselines.baselines(heldout.texts, heldout.units, sample, job.seed)
         del documents, sample
+        if said := _beyond_budget(job, plan):
+            tell.note(said)
         seconds = {"prepare and compress": time.perf_counter() - started}
 
         progress = _Progress(tell, 2 * job.read + 3 * WRITING_WEIGHT * job.written)
@@ -164,6 +168,22 @@ class Evaluate(Stage):
             sampling=Sampling(max_new_tokens=longest, temperature=self.temperature, seed=seed),
             seed=seed,
         )
+
+
+def _beyond_budget(job: _Job, plan: dict[str, Any]) -> str:
+    """A line when the recipe evaluates so much more than was planned that the run goes beyond its budget, else ''."""
+    seconds, sizes = plan.get("predicted", {}).get("seconds", {}), plan["evaluate"]
+    planned = (sizes["prompts"] * sizes["max_new_tokens"], sizes["heldout_bytes"])
+    asked = (len(job.tasks) * job.sampling.max_new_tokens, job.heldout.bytes)
+    factor = max(now / max(1, then) for now, then in zip(asked, planned, strict=True))
+    here = factor * seconds.get("evaluate", 0.0)
+    total, budget = seconds.get("total", 0.0) - seconds.get("evaluate", 0.0) + here, plan.get("budget_seconds", float("inf"))
+    if factor <= 1 or total <= 1.02 * budget:
+        return ""
+    return (
+        f"evaluating {len(job.tasks):,} functions and {job.heldout.bytes:,} bytes will take about {say_seconds(here)}, and the run more "
+        f"than its budget of {say_seconds(budget)}: lower evaluate.prompts, evaluate.max_new_tokens or evaluate.heldout_bytes"
+    )
 
 
 def _measure(name: str, folder: Path, job: _Job, progress: _Progress) -> _Found:

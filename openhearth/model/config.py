@@ -5,9 +5,15 @@ Cost accounting lives here, on the shape, so that the planner, the trainer and t
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from openhearth.errors import DamagedError
+from openhearth.ledger import read_json
+
+CONFIG = "config.json"
 
 
 class ModelConfig(BaseModel):
@@ -118,3 +124,14 @@ class ModelConfig(BaseModel):
             )
         except KeyError as missing:
             raise ValueError(f"field {missing} is missing") from None
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The shape in `folder/config.json`; raises DamagedError naming the file and the field."""
+    path = folder / CONFIG
+    content = read_json(path)
+    try:
+        return ModelConfig.from_hf(content)
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DamagedError(f"{path}: not the shape of a model made here ({reason})") from None

@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from openhearth.errors import DamagedError
-from openhearth.ledger import read_json, write_atomic
+from openhearth.ledger import write_atomic
+from openhearth.model.config import CONFIG as CONFIG
 from openhearth.model.config import ModelConfig
+from openhearth.model.config import load_config as load_config
 from openhearth.model.transformer import Transformer, rotary_tables
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -37,17 +38,6 @@ def save_model(state: Mapping[str, Tensor] | Transformer, config: ModelConfig, f
     ordered = {name: tensors[name].detach().to(torch.float32).contiguous() for name in sorted(shapes)}
     write_atomic(folder / WEIGHTS, save(ordered, metadata={"format": "pt"}))
     write_atomic(folder / CONFIG, (json.dumps(config.to_hf(), indent=2, sort_keys=True) + "\n").encode())
-
-
-def load_config(folder: Path) -> ModelConfig:
-    """The shape in `folder/config.json`; raises DamagedError naming the file and the field."""
-    path = folder / CONFIG
-    content = read_json(path)
-    try:
-        return ModelConfig.from_hf(content)
-    except (ValueError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DamagedError(f"{path}: not the shape of a model made here ({reason})") from None
 
 
 def load_tensors(folder: Path, config: ModelConfig) -> dict[str, Tensor]:

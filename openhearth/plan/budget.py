@@ -289,7 +289,8 @@ def choose_shape(draft: _Draft, training_seconds: float) -> tuple[ModelConfig, f
     draft.why.append(
         f"{config.num_layers} layers x {config.hidden_size} ({config.parameters / 1e6:.2f} M parameters, "
         f"{config.matmul_parameters / 1e6:.2f} M of them in matrix products) is the best shape for that, of those that see "
-        f"{TOKENS_PER_PARAMETER} to {MOST_TOKENS_PER_PARAMETER} tokens per matmul parameter, by the law of the ladder (bits per byte of the laptop recipe's text; "
+        f"{TOKENS_PER_PARAMETER} to {MOST_TOKENS_PER_PARAMETER} tokens per matmul parameter, by the law of the ladder "
+        f"(bits per byte of the laptop recipe's text; "
         f"docs/plan.md); measured here: {tried}."
     )
     return config, measured[best]
@@ -402,13 +403,19 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         "release": release_seconds,
     }
     total = sum(predicted.values())
+    if total > LONGEST and facts.tokens is not None:
+        raise RecipeError(
+            f"plan.tokens is {facts.tokens:,}; on this machine that takes about {total / 86_400:,.0f} days, the longest run is "
+            f"{say_seconds(LONGEST)}: lower it"
+        )
     if total > LONGEST:
         raise RecipeError(
             f"the budget takes about {say_seconds(total)} on this machine; the longest run is {say_seconds(LONGEST)}: lower the budget, "
             "or see what it buys elsewhere with hearth plan"
         )
     if facts.budget_flops is None and total > 1.02 * facts.budget_seconds:
-        draft.why.append(f"The smallest sensible run takes {total:,.0f} s here, more than the budget of {facts.budget_seconds:,.0f} s.")
+        what = "The smallest sensible run" if facts.tokens is None else "A run on as many tokens as the recipe says"
+        draft.why.append(f"{what} takes {total:,.0f} s here, more than the budget of {facts.budget_seconds:,.0f} s.")
     foreseen = None
     if facts.source == "stdlib":
         foreseen = prediction.facts(config.matmul_parameters, tokens, facts.train_tokens)

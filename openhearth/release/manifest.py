@@ -134,6 +134,17 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield Path(entry.path).relative_to(folder).as_posix(), entry.stat(follow_symlinks=False)
 
 
+def folders(folder: Path) -> Iterator[str]:
+    """Every folder below `folder`, by relative name, links not followed. Raises OSError for an unreadable one."""
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                    yield Path(entry.path).relative_to(folder).as_posix()
+
+
 def write_manifest(folder: Path) -> Manifest:
     """Digest every file below `folder` and write its `MANIFEST.json`."""
     files = {name: Listed(digest_file(folder / name), info.st_size) for name, info in walk(folder) if name != MANIFEST}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from stat import S_ISLNK, S_ISREG
 
 from openhearth.errors import DamagedError, HearthError
@@ -108,6 +108,10 @@ def _bytes(folder: Path, report: Report) -> Manifest | None:
         files = listed[0].files
         if unlisted := sorted(set(found) - set(files) - {MANIFEST}):
             raise DamagedError(f"{unlisted[0]}: not listed in {MANIFEST}; a release holds nothing that is not listed")
+        needed = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
+        for name in manifest.folders(folder):
+            if name not in needed:
+                raise DamagedError(f"{name}/: a folder not listed in {MANIFEST}; a release holds nothing that is not listed")
         for name in files:
             if fault := manifest.check_listed(folder, listed[0], name):
                 raise DamagedError(f"{name}: {fault}")

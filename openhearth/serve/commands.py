@@ -5,11 +5,15 @@ from __future__ import annotations
 import json as jsonlib
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from openhearth.errors import HearthError, nearest
 from openhearth.serve.chat import Conversation
-from openhearth.serve.loading import Opened, open_release
+from openhearth.serve.loading import Checked, Opened, check_release, open_release
 from openhearth.serve.terminal import harmless, lines, note, say, speaking
+
+if TYPE_CHECKING:
+    from openhearth.model.sampling import Sampling
 
 HELP = """/reset          forget the conversation (the system message stays)
 /system TEXT    set the system message for the whole conversation; without TEXT, remove it
@@ -31,10 +35,8 @@ def chat_command(
     seed: int = 0,
 ) -> int:
     """Talk to the model in `folder` until the input ends; returns the exit status. Raises HearthError when it cannot be loaded."""
+    sampling = _sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     opened = open_release(folder)
-    from openhearth.model.generate import Sampling
-
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     conversation = Conversation(opened, sampling, system or "")
     with speaking() as person:
         if person:
@@ -112,15 +114,12 @@ def generate_command(
     json: bool = False,
 ) -> int:
     """Print one answer to `prompt`, or with `base` its raw continuation without the chat format; returns the exit status."""
-    opened = open_release(folder)
-    from openhearth.align import chat
-    from openhearth.model.generate import Sampling, generate, stream
+    sampling = _sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    checked = check_release(folder)
+    ids = _prompt_ids(checked, prompt, base)
+    opened = checked.load()
+    from openhearth.model.generate import generate, stream
 
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    if base:
-        ids = [opened.tokenizer.bos, *opened.tokenizer.encode(prompt)]
-    else:
-        ids = chat.prompt([{"role": "user", "content": prompt}], opened.tokenizer)
     with speaking():
         if json:
             (answer,) = generate(opened.model, opened.tokenizer, [ids], sampling)
@@ -136,6 +135,32 @@ def generate_command(
             return 130
         say("\n")
     return 0
+
+
+def _sampling(**options: Any) -> Sampling:
+    """The options of the command line, checked; an error names one as it is typed."""
+    from openhearth.model.sampling import Sampling
+
+    try:
+        return Sampling(**options)
+    except HearthError as error:
+        name, said = str(error).split(" ", 1)
+        raise HearthError(f"--{name.replace('_', '-')} {said}") from None
+
+
+def _prompt_ids(checked: Checked, prompt: str, base: bool) -> list[int]:
+    """The ids to go on from. Raises HearthError when they leave no room for an answer."""
+    from openhearth.align import chat
+
+    tokenizer, context = checked.tokenizer, checked.config.max_position_embeddings
+    ids = [tokenizer.bos, *tokenizer.encode(prompt)] if base else chat.prompt([{"role": "user", "content": prompt}], tokenizer)
+    if len(ids) >= context:
+        around = "" if base else " with all that goes around it"
+        raise HearthError(
+            f"the prompt has {len(ids):,} tokens{around}; the model reads {context:,}, of which one must stay free for the answer: "
+            f"{'give less of the text' if base else 'say it in fewer words'}"
+        )
+    return ids
 
 
 def _described(opened: Opened) -> str:

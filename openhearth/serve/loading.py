@@ -15,6 +15,7 @@ from openhearth.release.manifest import WEIGHTS, check_listed, find_release, rea
 
 if TYPE_CHECKING:
     from openhearth.data.tokenizer import Tokenizer
+    from openhearth.model.config import ModelConfig
     from openhearth.model.transformer import Transformer
 
 
@@ -28,8 +29,24 @@ class Opened:
     tokenizer: Tokenizer
 
 
-def open_release(folder: Path) -> Opened:
-    """Load the release in `folder` (a release, or a run that made one); raises HearthError naming the file that is not as listed."""
+@dataclass(frozen=True)
+class Checked:
+    """A release whose files are the listed ones, its tokenizer and shape read, its weights not yet: that takes torch, and seconds."""
+
+    folder: Path
+    root: str
+    config: ModelConfig
+    tokenizer: Tokenizer
+
+    def load(self) -> Opened:
+        """With the weights; raises DamagedError when they are not those that the shape describes."""
+        from openhearth.model.hf import load_model
+
+        return Opened(self.folder, self.root, load_model(self.folder), self.tokenizer)
+
+
+def check_release(folder: Path) -> Checked:
+    """The release in `folder` (a release, or a run that made one); raises HearthError naming the file that is not as listed."""
     place = find_release(folder)
     try:
         manifest = read_manifest(place)
@@ -40,10 +57,15 @@ def open_release(folder: Path) -> Opened:
             raise DamagedError(f"{place / name}: {fault}; get the release again, or see: hearth verify {folder}")
 
     from openhearth.data.tokenizer import Tokenizer
-    from openhearth.model.hf import load_model
+    from openhearth.model.config import load_config
 
     tokenizer = Tokenizer.load(place / TOKENIZER)
-    model = load_model(place)
-    if model.config.vocab_size != tokenizer.vocab_size:
-        raise DamagedError(f"{place / TOKENIZER}: {tokenizer.vocab_size:,} ids, {CONFIG} says {model.config.vocab_size:,}")
-    return Opened(place, manifest.root, model, tokenizer)
+    config = load_config(place)
+    if config.vocab_size != tokenizer.vocab_size:
+        raise DamagedError(f"{place / TOKENIZER}: {tokenizer.vocab_size:,} ids, {CONFIG} says {config.vocab_size:,}")
+    return Checked(place, manifest.root, config, tokenizer)
+
+
+def open_release(folder: Path) -> Opened:
+    """Load the release in `folder` (a release, or a run that made one); raises HearthError naming the file that is not as listed."""
+    return check_release(folder).load()

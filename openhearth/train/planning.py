@@ -9,15 +9,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from openhearth.budget_text import LONGEST, say_seconds
 from openhearth.errors import DamagedError, RecipeError
 from openhearth.ledger import Ledger, read_json, write_json
 from openhearth.model.config import ModelConfig
 from openhearth.plan import hardware
-from openhearth.plan.budget import PLAN_FORMAT, Facts, context_for, derive
+from openhearth.plan.budget import REFERENCE_BATCH, Facts, context_for, derive
+from openhearth.plan.budgets import FASTEST_RATE
 from openhearth.stage import Made, Setting, Stage, Tell
-from openhearth.train.settings import OptimizerName, Settings
+from openhearth.train.plan_file import MOST_LAYERS, WIDEST, check_plan, require_here, require_memory, training_bytes
+from openhearth.train.plan_file import settings_of as settings_of
+from openhearth.train.settings import LARGEST_BATCH, LONGEST_SEQUENCE, OptimizerName
+
+FASTEST_CORE = 2e11
+"""FLOP/s that no processor core exceeds in training: its peak in fp32 with AVX-512."""
+
+MEASURING = 20.0
+"""Seconds that measuring may take, or a tenth of the budget where that is more."""
+
+SMALLEST = (2, 64, 4096)
+"""Layers, width and vocabulary of the least that is tried, to bound what settings cost before anything is measured."""
 
 
 class Planning(Stage):
@@ -32,13 +45,13 @@ class Planning(Stage):
     """FLOPs of training, where the recipe's `budget` is FLOPs, chip-hours or money; then the seconds are a first guess."""
     budget_why: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
     """How the budget became FLOPs; set from the recipe's `budget`."""
-    num_layers: int | None = Field(default=None, ge=1, le=200)
+    num_layers: int | None = Field(default=None, ge=1, le=MOST_LAYERS)
     """Layers; decided from the budget when left out."""
-    hidden_size: int | None = Field(default=None, ge=32, le=16384, multiple_of=32)
+    hidden_size: int | None = Field(default=None, ge=32, le=WIDEST, multiple_of=32)
     """Width, a multiple of 32; decided from the budget when left out."""
-    sequence_length: int | None = Field(default=None, ge=32, le=65536)
+    sequence_length: int | None = Field(default=None, ge=32, le=LONGEST_SEQUENCE)
     """Tokens of context; 256 for a budget under ten minutes, else 512, when left out."""
-    batch_tokens: int | None = Field(default=None, ge=32, le=2**26)
+    batch_tokens: int | None = Field(default=None, ge=32, le=LARGEST_BATCH)
     """Tokens per update; decided from the budget when left out."""
     tokens: int | None = Field(default=None, ge=1)
     """Tokens to pretrain on; decided from the budget when left out."""
@@ -67,7 +80,7 @@ class Planning(Stage):
 
     def preflight(self) -> None:
         if self.followed is not None:
-            check_plan(self.followed, "the recorded plan")
+            require_here(check_plan(self.followed, "the recorded plan"), "the recorded plan")
             return
         assert self.budget_seconds is not None, "resolve() fills in the budget"
         sequence = self.sequence_length or context_for(self.budget_seconds)
@@ -75,14 +88,36 @@ class Planning(Stage):
             raise RecipeError(f"plan.batch_tokens is {self.batch_tokens}; it must be a multiple of the sequence length, {sequence}")
         if self.threads is not None and self.threads > 4 * hardware.usable_threads():
             raise RecipeError(f"plan.threads is {self.threads}; this machine has {hardware.usable_threads()} processors")
-        # weights, gradients, two moments and an accumulator in fp32, of matrices 4 d^2 + 8 d^2 a layer
-        needed = 20 * 12 * (self.num_layers or 1) * (self.hidden_size or 128) ** 2
-        memory = hardware.memory_bytes()
-        if memory is not None and needed > memory:
+        layers, width = self.num_layers or SMALLEST[0], self.hidden_size or SMALLEST[1]
+        parameters = 12 * layers * width**2  # of matrices: 4 d^2 + 8 d^2 a layer
+        at_once = max(sequence, min(self.batch_tokens or REFERENCE_BATCH, REFERENCE_BATCH))
+        self._require_time(6 * (parameters + SMALLEST[2] * width) + 12 * layers * width * sequence, sequence)
+        what = self._given("num_layers", "hidden_size", "sequence_length") or "the smallest model"
+        require_memory(training_bytes(parameters, layers, width, at_once), f"{what}: needs", "lower them")
+
+    def _require_time(self, token_flops: int, sequence: int) -> None:
+        """Raise RecipeError for what no machine trains in the longest run, and for what this one cannot measure in time."""
+        if self.tokens is not None and self.tokens * token_flops > FASTEST_RATE * LONGEST:
+            most = FASTEST_RATE * LONGEST / token_flops
             raise RecipeError(
-                f"plan.num_layers and plan.hidden_size need {needed / 1e9:,.0f} GB to train, this machine has {memory / 1e9:,.0f} GB; "
-                "lower them"
+                f"plan.tokens is {self.tokens:,}; even the fastest machine trains on no more than {most:.2g} in the longest run, "
+                f"{say_seconds(LONGEST)}: lower it"
             )
+        assert self.budget_seconds is not None
+        # four updates are timed, and two readings of eight sequences, each a third of the work of training on them
+        tokens = 4 * (self.batch_tokens or max(sequence, REFERENCE_BATCH)) + 16 * sequence // 3
+        rate = min(FASTEST_RATE, FASTEST_CORE * hardware.usable_threads())
+        seconds, allowed = tokens * token_flops / rate, max(MEASURING, 0.1 * self.budget_seconds)
+        if seconds > allowed:
+            given = self._given("batch_tokens", "sequence_length", "num_layers", "hidden_size")
+            raise RecipeError(
+                f"{given or 'the smallest model'}: only to measure that takes {say_seconds(seconds)} or more on this machine, "
+                f"{say_seconds(allowed)} are allowed: lower {'it' if given.count('plan.') == 1 else 'them'}, or give a larger budget"
+            )
+
+    def _given(self, *names: str) -> str:
+        """'plan.batch_tokens is 4,096, plan.num_layers is 2', of those that the recipe decides."""
+        return ", ".join(f"plan.{name} is {value:,}" for name in names if (value := getattr(self, name)) is not None)
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         summary = read_json(made["tokenizer"].path / "summary.json")
@@ -96,6 +131,9 @@ class Planning(Stage):
             tell.note("following the recorded plan; nothing is measured")
         else:
             plan = self._derive(made, out, summary, tell)
+        total, budget = plan["predicted"]["seconds"]["total"], plan.get("budget_seconds") or LONGEST
+        if total > 1.02 * budget:
+            tell.note(f"this will take about {say_seconds(total)}, more than the budget of {say_seconds(budget)}: plan.json says why")
         write_json(out / "plan.json", plan)
         tell.record(parameters=ModelConfig(**plan["model"]).parameters, tokens_planned=plan["pretrain"]["tokens"])
 
@@ -138,30 +176,6 @@ class Planning(Stage):
             source=read_json(made["corpus"].path / "report.json")["source"],
         )
         return check_plan(derive(facts, bench), "the plan")
-
-
-def check_plan(plan: dict[str, Any], where: str) -> dict[str, Any]:
-    """The plan itself, when it has every part in its right form; raises RecipeError naming the part."""
-    if not isinstance(plan, dict) or plan.get("format") != PLAN_FORMAT:
-        raise RecipeError(f"{where}: not a plan of the format {PLAN_FORMAT}")
-    try:
-        ModelConfig.model_validate(plan["model"])
-        for part in ("pretrain", "sft"):
-            settings_of(plan, part)
-        for name in ("heldout_bytes", "prompts", "max_new_tokens"):
-            if not isinstance(plan["evaluate"][name], int) or plan["evaluate"][name] < 0:
-                raise KeyError(f"evaluate.{name}")
-        float(plan["predicted"]["seconds"]["total"])
-    except (KeyError, TypeError, ValueError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else f"{error} is missing or of the wrong kind"
-        raise RecipeError(f"{where}: {reason}") from None
-    return plan
-
-
-def settings_of(plan: dict[str, Any], part: str) -> Settings:
-    """The training settings of `pretrain` or `sft` in a plan."""
-    return Settings.model_validate({key: value for key, value in plan[part].items() if key != "tokens"})
 
 
 def read_plan(made: Made) -> dict[str, Any]:

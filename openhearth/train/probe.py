@@ -19,6 +19,9 @@ from openhearth.train.loop import Trainer
 from openhearth.train.machine import prepare
 from openhearth.train.settings import Settings
 
+LONG = 8.0
+"""Seconds of updates after which no more are timed."""
+
 
 def product_rate(dtype: torch.dtype, size: int = 1024, repeats: int = 3) -> float:
     """FLOP/s of a square matrix product, the median of a few.
@@ -71,16 +74,16 @@ class MachineBench:
         return "bfloat16" if self.rates["bfloat16"] > 1.3 * self.rates["float32"] else "float32"
 
     def step_seconds(self, config: ModelConfig, settings: dict[str, Any], repeats: int = 3) -> float:
-        """Seconds of one optimiser step on random tokens: one to warm up, then the median of `repeats`."""
+        """Seconds of one optimiser step on random tokens: one to warm up, then the median of `repeats`, of fewer when they are long."""
         resolved = Settings.model_validate(settings)
         trainer = Trainer(config, resolved, {name: initial_tensor(name, shape, config, 0) for name, shape in tensor_shapes(config).items()})
         rows = max(1, resolved.batch_tokens // resolved.sequence_length)
         ids = np.random.default_rng(0).integers(0, config.vocab_size, (rows, resolved.sequence_length + 1))
         batch = ids[:, :-1].copy(), ids[:, 1:].copy()
-        times = []
-        for number in range(repeats + 1):
+        times: list[float] = []
+        while len(times) < 2 or (len(times) <= repeats and sum(times) < LONG):
             began = time.perf_counter()
-            trainer.step(number, batch)
+            trainer.step(len(times), batch)
             times.append(time.perf_counter() - began)
         return statistics.median(times[1:])
 

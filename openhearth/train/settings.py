@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from openhearth.train.schedule import Schedule
 
 OptimizerName = Literal["muon", "adamw"]
+
+GROUPS = ("matrix", "embedding", "head", "gain")
+"""Of parameters, each with a learning rate of its own."""
+
+LONGEST_SEQUENCE, LARGEST_BATCH = 65_536, 2**26
+"""Tokens of context, and tokens per update, beyond which no machine of this kind trains."""
+
+MOST_STEPS = 10**9
+"""More updates than the shortest ones that fit into the longest run."""
+
+MOST_HELDOUT_BYTES, MOST_PROMPTS, MOST_NEW_TOKENS = 10**9, 100_000, LONGEST_SEQUENCE
+"""Of an evaluation: a thousand times what intervals need."""
 
 
 class Settings(BaseModel):
@@ -16,30 +28,37 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    sequence_length: int = Field(gt=0)
+    sequence_length: int = Field(gt=0, le=LONGEST_SEQUENCE)
     """Tokens of context per sequence."""
-    batch_tokens: int = Field(gt=0)
+    batch_tokens: int = Field(gt=0, le=LARGEST_BATCH)
     """Tokens per optimiser step."""
-    micro_batch_tokens: int = Field(gt=0)
+    micro_batch_tokens: int = Field(gt=0, le=LARGEST_BATCH)
     """Tokens per forward and backward pass; bounds the memory."""
-    steps: int = Field(gt=0)
+    steps: int = Field(gt=0, le=MOST_STEPS)
     """Optimiser steps."""
-    learning_rate: dict[str, float]
+    learning_rate: dict[str, Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]]
     """Peak learning rate by optimiser group: matrix, embedding, head, gain."""
     dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
     """What products are computed in; master weights are always fp32."""
     compile: bool = False
     """Whether blocks run through torch.compile."""
-    threads: int = Field(default=1, gt=0)
+    threads: int = Field(default=1, gt=0, le=4096)
     """Processor threads; a different number may give different bits."""
-    checkpoint_steps: int = Field(default=100, gt=0)
+    checkpoint_steps: int = Field(default=100, gt=0, le=MOST_STEPS)
     """Optimiser steps between checkpoints."""
     optimizer: OptimizerName = "muon"
     """'muon' (matrices by Muon, the rest by AdamW) or 'adamw' (all by AdamW)."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Decoupled weight decay of the matrices."""
     schedule: Schedule = Schedule()
     """Learning rate and momentum over the run."""
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _every_group(cls, rates: dict[str, float]) -> dict[str, float]:
+        if set(rates) != set(GROUPS):
+            raise ValueError(f"must have the groups {', '.join(GROUPS)}, not {', '.join(rates) or 'none'}")
+        return rates
 
     @property
     def tokens(self) -> int:

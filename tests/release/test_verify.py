@@ -94,6 +94,13 @@ def test_an_unlisted_file_is_found_and_named(release: Path, name: str) -> None:
     assert verify(release).fault.startswith(f"{name}: not listed")
 
 
+@pytest.mark.parametrize("name", ["empty", "data/empty", "new/folder"])
+def test_an_unlisted_empty_folder_is_found_and_named(release: Path, name: str) -> None:
+    (release / name).mkdir(parents=True)
+    assert verify(release).fault.startswith(f"{name.replace('new/folder', 'new')}/: a folder not listed")
+    assert verify_command(release) == 1
+
+
 def test_a_file_that_cannot_be_read_is_a_fault(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,7 @@ def slow_program(made_release: Path) -> str:
     """`hearth chat` with a model that takes a while and says plain words."""
     return f"""
 import time
+import tomllib
 from pathlib import Path
 from openhearth.model import generate
 from openhearth.serve.commands import chat_command
@@ -282,6 +285,47 @@ def test_sampling_beyond_reason_is_refused(made_release: Path, options: dict[str
         generate_command(made_release, "hi", **options)
     with pytest.raises(HearthError):
         chat_command(made_release, **options)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["x", "--top-p", "0"], "--top-p is 0.0; it must be above 0 and at most 1"),
+        (["word " * 10_000], "tokens with all that goes around it; the model reads 256, .* say it in fewer words"),
+        (["word " * 10_000, "--base"], "tokens; the model reads 256, .* give less of the text"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_before_torch_is_loaded(made_release: Path, typed: list[str], said: str) -> None:
+    arguments = ["generate", str(made_release), *typed]
+    program = (
+        f"import sys; from openhearth import cli\nstatus = cli._status({arguments!r})\nsys.exit(100 if 'torch' in sys.modules else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert re.search(f"hearth: .*{said}", done.stderr) and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+def test_ctrl_c_while_the_program_starts_ends_quietly_with_130(made_release: Path, delay: float) -> None:
+    program = f"""
+import os, runpy, sys, threading, time
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":  # the first thing that the command line imports
+            sys.meta_path.remove(self)
+            threading.Thread(target=lambda: (time.sleep({delay}), os.kill(os.getpid(), 2)), daemon=True).start()
+            time.sleep(0.01)
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["hearth", "chat", {str(made_release)!r}]
+runpy.run_module("openhearth", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], stdin=subprocess.PIPE, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_the_command_is_the_module_that_meets_ctrl_c() -> None:
+    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"hearth": "openhearth.__main__:main"}
 
 
 @pytest.mark.parametrize("prompt", ["\ud800", "x " * 10_000])

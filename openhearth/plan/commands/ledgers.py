@@ -29,7 +29,7 @@ def read_ledgers(folders: Sequence[Path]) -> RunsTable:
     for folder in folders:
         if not (folder / run_folder.LEDGER).is_file():
             raise HearthError(f"{folder}: not the folder of a run (it has no {run_folder.LEDGER}), nor a table")
-        latest = latest_stages(Ledger(folder / run_folder.LEDGER).entries())
+        latest = latest_stages(Ledger(folder / run_folder.LEDGER).run_entries())
         plan = plan_of(folder, latest)
         if not {"tokenizer", "pretrain", "evaluate"} <= set(latest) or "model" not in plan:
             notes.append(f"{folder}: not evaluated yet; left out")
