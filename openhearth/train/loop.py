@@ -103,7 +103,7 @@ def train(
 
     Goes on from the checkpoints in `out` when there are any. Raises HearthError when the loss is no longer finite.
     """
-    require_space(out, 6 * 12 * config.parameters + 50_000_000, "training (three checkpoints of weights and optimiser state)")
+    require_space(out, _training_bytes(config), "training (three checkpoints of weights and optimiser state)")
     trainer = Trainer(config, settings, initial())
     folder = out / "checkpoints"
     found, damaged = latest_checkpoint(folder)
@@ -172,6 +172,10 @@ STEP_BYTES, TRACE_BYTES = 300, 120
 """Of the results, for each step and for each tensor that is traced: generous."""
 
 
+def _training_bytes(config: ModelConfig) -> int:
+    return 6 * 12 * config.parameters + 50_000_000
+
+
 def _results_bytes(config: ModelConfig, settings: Settings) -> int:
     traced = (TRACES + 2) * TRACE_BYTES * len(tensor_shapes(config))
     return 4 * config.parameters + STEP_BYTES * settings.steps + traced + 100_000
@@ -188,7 +192,7 @@ def _require_results(out: Path, config: ModelConfig, settings: Settings, kept: i
 def _results_lost(out: Path, config: ModelConfig, settings: Settings, kept: int) -> DiskFullError:
     return DiskFullError(
         f"{out}: no space left on the disk: {kept:,} of {settings.steps:,} steps are kept, later ones are lost;"
-        f" free {_results_bytes(config, settings):,} bytes and, to go on from step {kept:,}, type the same command again"
+        f" free {_training_bytes(config):,} bytes, which training asks for, and type the same command again to go on from step {kept:,}"
     )
 
 
