@@ -31,7 +31,7 @@ MEASURED = "measured (RAPL)"
 
 
 def total_energy(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """{joules, source} over the ledger's entries of stages that ran here; None when one has no figure (a ledger from before there were any)."""
+    """{joules, source} over the ledger's entries of stages that ran here; None when one has no figure (an older ledger)."""
     measured = [entry.get("measured") or {} for entry in stages if entry.get("seconds")]
     if not measured or any("joules" not in one for one in measured):
         return None

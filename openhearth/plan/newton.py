@@ -40,7 +40,8 @@ class Solution:
 def minimise(evaluate: Callable[[Floats, Rows], Evaluation], start: Floats, *, tolerance: float = 1e-16, steps: int = 100) -> Solution:
     """The minimum near each row of `start` (rows, q). `evaluate(points, rows)` is given the rows that are still moving.
 
-    A row ends when the quadratic model promises less than `tolerance` of its value. A row whose start has no finite value and derivatives stays there, with the value inf.
+    A row ends when the quadratic model promises less than `tolerance` of its value. A row whose start has no finite value and derivatives
+    stays there, with the value inf.
     """
     points = start.copy()
     count = len(points)

@@ -11,7 +11,7 @@ BUDGETS = tuple(10.0**power for power in range(2, 9))
 
 
 def ladder(usd: Sequence[float] = BUDGETS, *, usd_per_flop: float, law: str | None = None) -> list[dict[str, float]]:
-    """For each budget in USD: flops, parameters, tokens and loss (nats per token), the last three with 95 % intervals where the law has them.
+    """For each budget in USD: flops, parameters, tokens and loss (nats per token), with 95 % intervals where the law has them.
 
     Raises HearthError for a law that gives no loss, or budgets that are not above zero.
     """

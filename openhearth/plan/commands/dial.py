@@ -53,7 +53,7 @@ def _by_laws(model: str, budget: Budget, law: str | None, *, json: bool) -> int:
     from openhearth.plan.commands.optimal_text import headline
     from openhearth.plan.recipes import read_model, recipe
 
-    if not Path(model).suffix == ".toml" or not Path(model).exists():
+    if Path(model).suffix != ".toml" or not Path(model).exists():
         read_model(model)  # says what is wrong with it
     assert budget.flops is not None, "time is planned by measurement"
     optimum = answer_facts(questions.ask(budget.flops), law) if budget.flops >= LEAST else None
