@@ -110,7 +110,7 @@ def test_four_byte_ids_are_written_for_a_vocabulary_that_needs_them(book: Path, 
 
 def test_the_vocabulary_comes_from_the_recipe_else_the_plan_else_the_budget() -> None:
     plan = {"model": {"vocab_size": 5_000}}
-    followed = Setting("test", 0, 300.0, plan)
+    followed = Setting("test", 0, 300.0, followed_plan=plan)
     assert Tokenize(vocab_size=700).resolve(followed).vocab_size == 700
     assert Tokenize().resolve(followed).vocab_size == 5_000
     assert Tokenize().resolve(SETTING).vocab_size == vocabulary_for(300.0) == 4_096
@@ -120,7 +120,7 @@ def test_the_vocabulary_comes_from_the_recipe_else_the_plan_else_the_budget() ->
 @pytest.mark.parametrize("plan", [{}, {"model": {}}, {"model": {"vocab_size": "many"}}, {"model": None}])
 def test_a_plan_without_a_vocabulary_is_refused(plan: dict[str, object]) -> None:
     with pytest.raises(HearthError, match="vocab_size"):
-        Tokenize().resolve(Setting("test", 0, 300.0, plan))
+        Tokenize().resolve(Setting("test", 0, 300.0, followed_plan=plan))
 
 
 def test_the_library_makes_about_three_and_a_half_bytes_a_token(library_corpus: tuple[Path, Heard], tmp_path: Path) -> None:

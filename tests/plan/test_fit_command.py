@@ -272,7 +272,8 @@ def make_run(
     ledger = Ledger(folder / "ledger.jsonl")
 
     def stage(kind: str, facts: dict[str, Any], inputs: dict[str, str] | None = None, **config: Any) -> None:
-        ledger.append("stage", stage=kind, folder=f"{kind}/key", facts=facts, inputs=inputs or {}, config=config)
+        same = {"key": f"key of {kind}", "digest": f"digest of {kind}", "seconds": 1.0}
+        ledger.append("stage", stage=kind, folder=f"{kind}/key", facts=facts, inputs=inputs or {}, config=config, **same)
 
     stage("tokenizer", {"train_tokens": 1_000_000})
     stage("plan", {})
