@@ -417,14 +417,16 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         what = "The smallest sensible run" if facts.tokens is None else "A run on as many tokens as the recipe says"
         draft.why.append(f"{what} takes {total:,.0f} s here, more than the budget of {facts.budget_seconds:,.0f} s.")
     foreseen = None
-    if facts.source == "stdlib":
+    if facts.source == "stdlib" and (facts.vocab_size, facts.sequence_length) == (prediction.VOCABULARY, prediction.CONTEXT):
         foreseen = prediction.facts(config.matmul_parameters, tokens, facts.train_tokens)
-        other = "" if (facts.vocab_size, facts.sequence_length) == (prediction.VOCABULARY, prediction.CONTEXT) else (
-            f"; the ladder's runs had {prediction.VOCABULARY:,} ids and {prediction.CONTEXT} tokens of context, which is not corrected for"
-        )  # fmt: skip
         draft.why.append(
             f"By that law the held-out text will take {foreseen['value']:.3f} bits per byte before fine-tuning "
-            f"({foreseen['low']:.3f} to {foreseen['high']:.3f}, 95 % of single runs{other})."
+            f"({foreseen['low']:.3f} to {foreseen['high']:.3f}, 95 % of single runs)."
+        )
+    elif facts.source == "stdlib":
+        draft.why.append(
+            f"No loss is predicted: the ladder's runs had {prediction.VOCABULARY:,} ids and {prediction.CONTEXT} tokens of context, and "
+            "this run has others."
         )
     energy = predicted_energy(bench.watts(), facts.threads, total)
     draft.why.append(f"{energy['joules'] / 3600:,.1f} Wh, {energy['source']}.")

@@ -95,5 +95,8 @@ def test_the_shape_taken_is_the_best_by_the_law_among_those_inside_the_bounds(ra
     assert foreseen["low"] < foreseen["value"] < foreseen["high"] and math.isfinite(foreseen["value"])
 
 
-def test_own_text_gets_no_prediction_of_loss() -> None:
-    assert "bits_per_byte" not in derive(facts(600, source="text"), IdealMachine(1e11))["predicted"]
+def test_what_the_ladder_has_not_seen_gets_no_prediction_of_loss() -> None:
+    for change in ({"source": "text"}, {"sequence_length": 512}, {"vocab_size": 8192}):
+        plan = derive(facts(600, **{"source": "stdlib", "sequence_length": 256} | change), IdealMachine(1e11))
+        assert "bits_per_byte" not in plan["predicted"]
+        assert any("No loss is predicted" in sentence for sentence in plan["why"]) == ("source" not in change)
