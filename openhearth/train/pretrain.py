@@ -22,6 +22,8 @@ class Pretrain(Stage):
 
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Seed of the first weights and of the order of the data; the recipe's when left out."""
+    learning_rate: float | None = Field(default=None, gt=0, le=10_000, exclude_if=lambda value: value is None)
+    """Peak learning rate of the matrices; those of the other groups change by the same factor. As planned when left out."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     """Decoupled weight decay of the matrices, per unit of learning rate."""
     schedule: Schedule = Schedule()
@@ -29,6 +31,13 @@ class Pretrain(Stage):
 
     def resolve(self, setting: Setting) -> Pretrain:
         return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed})
+
+    def rates(self, planned: dict[str, float]) -> dict[str, float]:
+        """Peak learning rate by optimiser group: the planned ones, all scaled where the recipe sets that of the matrices."""
+        if self.learning_rate is None:
+            return planned
+        factor = self.learning_rate / planned["matrix"]
+        return {group: rate * factor for group, rate in planned.items()} | {"matrix": self.learning_rate}
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         from openhearth.data.order import Windows
@@ -41,7 +50,9 @@ class Pretrain(Stage):
         seed = self.seed
         plan = read_plan(made)
         config = ModelConfig.model_validate(plan["model"])
-        settings = settings_of(plan, "pretrain").model_copy(update={"weight_decay": self.weight_decay, "schedule": self.schedule})
+        planned = settings_of(plan, "pretrain")
+        own = {"weight_decay": self.weight_decay, "schedule": self.schedule, "learning_rate": self.rates(planned.learning_rate)}
+        settings = planned.model_copy(update=own)
         tokens = Tokens(made["tokenizer"].path / "train")
         tokens.verify()
         windows = Windows(tokens, settings.sequence_length, seed)
