@@ -34,6 +34,7 @@ STAGES: dict[str, str] = {
     "tokenizer": "openhearth.data.tokenize:Tokenize",
     "plan": "openhearth.train.planning:Planning",
     "pretrain": "openhearth.train.pretrain:Pretrain",
+    "measure": "openhearth.evaluate.measure:Measure",
     "sft": "openhearth.align.sft:Sft",
     "evaluate": "openhearth.evaluate.stage:Evaluate",
     "release": "openhearth.release.stage:Release",

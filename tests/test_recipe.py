@@ -115,14 +115,15 @@ def test_own_text_replaces_the_source_of_the_corpus() -> None:
         parse(HEAD).with_text(["a"])
 
 
-def test_the_laptop_recipe_names_every_stage_and_every_line_of_it_is_commented() -> None:
+def test_the_laptop_recipe_names_every_stage_of_a_model_and_every_line_of_it_is_commented() -> None:
     recipe = Recipe.load(LAPTOP)
-    assert recipe.kinds == tuple(STAGES)
+    kinds = tuple(kind for kind in STAGES if kind != "measure")  # `evaluate` without fine-tuning, for experiments
+    assert recipe.kinds == kinds
     assert recipe.budget_seconds == 300
     lines = [line for line in LAPTOP.read_text().splitlines() if line.strip()]
     assert all("#" in line for line in lines)
     everything = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", LAPTOP.read_text())  # also what is only shown must be a setting
-    assert Recipe.parse(everything).kinds == tuple(STAGES)
+    assert Recipe.parse(everything).kinds == kinds
 
 
 def test_reading_a_recipe_and_its_stages_needs_no_torch() -> None:

@@ -31,10 +31,11 @@ def read_ledgers(folders: Sequence[Path]) -> RunsTable:
             raise HearthError(f"{folder}: not the folder of a run (it has no {run_folder.LEDGER}), nor a table")
         latest = latest_stages(Ledger(folder / run_folder.LEDGER).run_entries())
         plan = plan_of(folder, latest)
-        if not {"tokenizer", "pretrain", "evaluate"} <= set(latest) or "model" not in plan:
+        judged = latest.get("evaluate") or latest.get("measure")
+        if judged is None or not {"tokenizer", "pretrain"} <= set(latest) or "model" not in plan:
             notes.append(f"{folder}: not evaluated yet; left out")
             continue
-        trained, judged = latest["pretrain"]["facts"], latest["evaluate"]
+        trained = latest["pretrain"]["facts"]
         text = (judged["inputs"]["corpus"], judged["facts"]["bytes"], judged["config"]["seed"])
         texts.setdefault(text, str(folder))
         if len(texts) > 1:
