@@ -56,7 +56,9 @@ def read_curve(folder: Path, entry: Json) -> Curve | None:
         return None
     times = [row["seconds"] for row in json_lines(file_of(folder, entry, "telemetry/steps.jsonl"))]
     seconds = list(itertools.accumulate(times)) if len(times) == len(steps) else None
-    return Curve(entry["stage"], [row["tokens"] for row in steps], seconds, [row["loss"] for row in steps])
+    shown = [at for at, row in enumerate(steps) if row["loss"] is not None]  # a step whose loss was not finite was skipped
+    tokens, losses = ([steps[at][name] for at in shown] for name in ("tokens", "loss"))
+    return Curve(entry["stage"], tokens, seconds and [seconds[at] for at in shown], losses)
 
 
 def picture(file: Path, facts: Json, curves: Sequence[Curve]) -> None:

@@ -151,8 +151,8 @@ def drops(folder: Path) -> list[Json]:
 
 
 def losses(folder: Path, entry: Json) -> list[tuple[int, float]]:
-    """(tokens, nats per token) of every step of a training stage, from its `steps.jsonl`."""
-    return [(row["tokens"], row["loss"]) for row in json_lines(file_of(folder, entry, "steps.jsonl"))]
+    """(tokens, nats per token) of every step of a training stage whose loss was finite, from its `steps.jsonl`."""
+    return [(row["tokens"], row["loss"]) for row in json_lines(file_of(folder, entry, "steps.jsonl")) if row["loss"] is not None]
 
 
 def json_lines(path: Path | None) -> list[dict[str, Any]]:

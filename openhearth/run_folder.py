@@ -57,7 +57,7 @@ def opened(folder: Path) -> Iterator[bool]:
                 yield bool(made)
             except HearthError:
                 if made and not _holds_work(folder):
-                    shutil.rmtree(folder)
+                    shutil.rmtree(folder, ignore_errors=True)  # someone may have deleted it meanwhile
                 raise
     finally:
         for path in made:  # the folder and the parents made for it, innermost first; those that hold something stay

@@ -70,7 +70,7 @@ class Result:
 
 
 class Stopped(HearthError):
-    """Ended by Ctrl-C (130) or by SIGTERM (143)."""
+    """Ended by Ctrl-C (130), by SIGTERM (143) or by SIGHUP (129)."""
 
     def __init__(self, text: str, exit_status: int) -> None:
         super().__init__(text)
@@ -78,7 +78,10 @@ class Stopped(HearthError):
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: unwinds like Ctrl-C, so that no stage mistakes it for an error of its own."""
+    """SIGTERM or SIGHUP: unwinds like Ctrl-C, so that no stage mistakes it for an error of its own."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_status = 128 + number
 
 
 def run(
@@ -95,7 +98,8 @@ def run(
 
     `text` puts files and folders in the place of the recipe's corpus; `plan` is followed instead of measuring this machine; `given`
     names sealed artifacts from elsewhere that stand in for stages, by kind.
-    Raises HearthError for whatever the user can mend, before anything is made where that is possible; raises Stopped on Ctrl-C and SIGTERM.
+    Raises HearthError for whatever the user can mend, before anything is made where that is possible; raises Stopped on Ctrl-C, SIGTERM
+    and SIGHUP.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     if text is not None:
@@ -115,10 +119,10 @@ def run(
     place = Path(folder) if folder is not None else run_folder.RUNS / recipe.name
     walk = _Walk(recipe, resolved.stages, place, kinds, until, given, watcher or Watcher())
     try:
-        with _sigterm_unwinds(), run_folder.opened(place):
+        with _signals_unwind(), run_folder.opened(place):
             return walk.run()
     except KeyboardInterrupt as stop:
-        status = 143 if isinstance(stop, _Terminated) else 130
+        status = stop.exit_status if isinstance(stop, _Terminated) else 130
         raise Stopped(f"stopped{walk.where()}; to go on, type the same command again", status) from None
 
 
@@ -320,20 +324,23 @@ def done_facts(entries: Sequence[Json], made: Mapping[str, Artifact]) -> Json:
 
 
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """While inside, SIGTERM unwinds the stack as Ctrl-C does (only the main thread can ask for that)."""
+def _signals_unwind() -> Iterator[None]:
+    """While inside, SIGTERM and SIGHUP unwind the stack as Ctrl-C does (only the main thread can ask for that)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def unwind(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
+        raise _Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, unwind)
+    # `nohup` has SIGHUP ignored: then it stays so
+    wanted = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, unwind) for number in wanted}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_disk_full(error: BaseException) -> bool:

@@ -254,7 +254,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_digests(tmp_pa
     assert digests(run(fake(*slow), tmp_path / "run")) == digests(whole)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path: Path, number: int, status: int) -> None:
     sets = ("count.signal_at=3", f"count.signal_number={int(number)}")
     process = in_another_process(tmp_path / "run", *sets)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from openhearth.ledger import write_atomic, write_json
+from openhearth.ledger import digest_bytes, digest_json, write_atomic, write_json
 from openhearth.model.config import ModelConfig
 from openhearth.stage import Made, Setting, Stage, Tell
 from openhearth.train.planning import read_plan, settings_of
@@ -82,5 +82,6 @@ class Sft(Stage):
             chosen = np.array([permute(within[i], windows, keys_of("sft", seed, int(epoch[i]))) for i in range(rows)])
             return packed.inputs[chosen], packed.targets[chosen]
 
-        train(config, settings, lambda: load_tensors(made["pretrain"].path, config), batches, out, tell)
+        data = digest_json([digest_bytes(ids.tobytes()) for ids in (packed.inputs, packed.targets)])
+        train(config, settings, lambda: load_tensors(made["pretrain"].path, config), batches, out, tell, data=data)
         tell.record(examples=packed.conversations, learned_tokens=packed.learned)

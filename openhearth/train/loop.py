@@ -1,14 +1,18 @@
 """The one training loop, for pretraining and for fine-tuning: batches in, weights out, unkillable.
 
-A run is a pure function of (settings, initial weights, batches): batch number `step` is asked for by its number, so that the
-only state is what a checkpoint holds. Killed and started again, it goes on from the newest checkpoint that verifies and ends
-with the same bits.
+A run is a pure function of (settings, initial weights, batches): a batch is asked for by its number, so that the only state is what
+a checkpoint holds. Killed and started again, it goes on from the newest checkpoint that verifies and ends with the same bits; asked to
+stop, it finishes the step and keeps it.
+
+A step whose loss or gradient is bad (`guard`) changes nothing. After a few in a row the weights themselves are held to be at fault:
+training goes back to the last checkpoint and on with the data that follows. That checkpoint is good because it was only made once its
+weights had given a good gradient.
 """
 
 from __future__ import annotations
 
 import gc
-import json
+import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,78 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openhearth.errors import DiskFullError, HearthError
-from openhearth.ledger import TELEMETRY, Json, digest_bytes, require_space, write_atomic
+from openhearth.errors import DiskFullError, HearthError, RecipeError
+from openhearth.ledger import Json, digest_json, require_space
 from openhearth.model.config import ModelConfig
-from openhearth.model.hf import save_model, tensor_shapes
-from openhearth.model.transformer import Transformer
 from openhearth.stage import Tell
-from openhearth.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
-from openhearth.train.flat import FlatParameters
-from openhearth.train.machine import prepare
-from openhearth.train.optim import Optimizer
+from openhearth.train.checkpoint import Checkpoint, Saver, forget_after, latest_checkpoint, place, read_checkpoint, save_checkpoint
+from openhearth.train.guard import fault
+from openhearth.train.history import History
+from openhearth.train.results import TRACES, results_space, training_space, write_results
 from openhearth.train.settings import Settings
-
-Batch = tuple[np.ndarray, np.ndarray]
-"""Inputs and targets of one optimiser step, each (sequences, sequence_length) int64; a target of -1 is not counted."""
-
-TRACES = 16
-"""How often over a run the digest of every tensor is noted, so that a rebuild can say where it first differs."""
-
-
-class Trainer:
-    """A model, its flat weights and its optimiser, able to take one step."""
-
-    def __init__(self, config: ModelConfig, settings: Settings, initial: Mapping[str, Tensor]) -> None:
-        prepare(settings.threads)
-        self.settings = settings
-        dtype = getattr(torch, settings.dtype)
-        self.model = Transformer(config)
-        self.flat = FlatParameters(self.model, dtype)
-        self.flat.load(initial)
-        self.model.cos, self.model.sin = self.model.cos.to(dtype), self.model.sin.to(dtype)
-        self.optimizer = Optimizer(self.flat, settings.optimizer, weight_decay=settings.weight_decay, orthogonalise_in=dtype)
-        self.accumulated = torch.zeros_like(self.flat.master)
-        if settings.compile:
-            for block in self.model.model.layers:
-                block.compile(dynamic=False)
-
-    def step(self, number: int, batch: Batch) -> float:
-        """Optimiser step `number` (from 0); returns the loss of the batch before the update, nats per counted token."""
-        inputs, targets = batch
-        rows = max(1, self.settings.micro_batch_tokens // inputs.shape[1])
-        scale = 1.0 / max(1, int((targets >= 0).sum()))
-        losses: list[Tensor] = []
-        several = len(inputs) > rows
-        for start in range(0, len(inputs), rows):
-            part = slice(start, start + rows)
-            loss = self.model.loss(torch.from_numpy(inputs[part]), torch.from_numpy(targets[part]), scale)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            if several:  # sum micro-batches in fp32
-                self.accumulated.add_(self.flat.grad)
-                self.flat.grad.zero_()
-        schedule, steps = self.settings.schedule, self.settings.steps
-        factor = schedule.rate(number, steps)
-        rates = {group: rate * factor for group, rate in self.settings.learning_rate.items()}
-        gradient = self.accumulated if several else self.flat.grad
-        self.optimizer.step(gradient, rates, schedule.muon_momentum(number, steps), number + 1)
-        gradient.zero_()
-        return float(torch.stack(losses).sum())
-
-    def checkpoint_tensors(self) -> dict[str, Tensor]:
-        """The flat buffers that a checkpoint keeps."""
-        return {"master": self.flat.master, **self.optimizer.state}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set the flat buffers from a checkpoint."""
-        for name, buffer in self.checkpoint_tensors().items():
-            buffer.copy_(tensors[name])
-        self.flat.refresh()
-
-    def tensor_digests(self) -> dict[str, str]:
-        """sha256 of the fp32 bytes of every tensor."""
-        return {name: digest_bytes(tensor.numpy().tobytes()) for name, tensor in sorted(self.flat.tensors().items())}
+from openhearth.train.stopping import StopSignals
+from openhearth.train.trainer import Batch as Batch
+from openhearth.train.trainer import Trainer as Trainer
 
 
 def train(
@@ -98,123 +42,254 @@ def train(
     batches: Callable[[int], Batch],
     out: Path,
     tell: Tell,
+    *,
+    data: str = "",
 ) -> None:
     """Train from `initial` for `settings.steps` steps and leave weights, losses and traces in `out`.
 
-    Goes on from the checkpoints in `out` when there are any. Raises HearthError when the loss is no longer finite.
+    Goes on from the checkpoints in `out` when there are any. `data` is the digest of what `batches` reads from: a checkpoint made with
+    other data or settings is refused. Raises HearthError when that is so, and when the loss does not recover.
     """
-    require_space(out, _training_bytes(config), "training (three checkpoints of weights and optimiser state)")
-    trainer = Trainer(config, settings, initial())
-    folder = out / "checkpoints"
-    found, damaged = latest_checkpoint(folder)
-    for line in damaged:
-        tell.note(f"{line}; {'going on from a checkpoint before it' if found is not None else 'no checkpoint is whole: beginning again'}")
-    losses: list[float] = []
-    seconds: list[float] = []
-    traces: list[Json] = []
-    before = 0.0
-    if found is not None:
-        trainer.restore(found.tensors)
-        losses, seconds, traces = found.values["losses"], found.values["seconds"], found.values["traces"]
-        before = found.values["elapsed"]
-        tell.note(f"going on from step {len(losses):,} of {settings.steps:,}")
-    tell.measure(seconds_before=before)
-    kept = len(losses)
-    every = max(1, settings.steps // TRACES)
-    began = time.monotonic()
+    if settings.sequence_length > config.max_position_embeddings:
+        raise RecipeError(
+            f"sequence_length is {settings.sequence_length:,}, the model sees {config.max_position_embeddings:,} tokens "
+            "(max_position_embeddings): lower the one or raise the other"
+        )
+    require_space(out, training_space(config), "training (three checkpoints of weights and optimiser state)")
+    run = _Run(config, settings, initial, batches, out, tell, data)
+    run.resume()
     gc.collect()
     gc.freeze()
-    for step in range(len(losses), settings.steps):
+    try:
+        with StopSignals() as stop:
+            while run.history.steps < settings.steps:
+                run.step()
+                if stop.received is not None:
+                    run.keep()
+                    stop.deliver()
+    finally:
+        gc.unfreeze()
+        run.saver.close()
+    run.finish()
+
+
+class _Run:
+    """The state of a run, and what is done at a step, when a step is bad, and at the end."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        settings: Settings,
+        initial: Callable[[], Mapping[str, Tensor]],
+        batches: Callable[[int], Batch],
+        out: Path,
+        tell: Tell,
+        data: str,
+    ) -> None:
+        self.config, self.settings, self.initial, self.batches, self.out, self.tell = config, settings, initial, batches, out, tell
+        self.fixed: Json = {"model": config.model_dump(mode="json"), "settings": settings.model_dump(mode="json"), "data": data}
+        self.environment: Json = {
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "processor": torch.backends.cpu.get_cpu_capability(),
+        }
+        self.trainer = Trainer(config, settings, initial())
+        self.history = History()
+        self.saver = Saver(out / "checkpoints")
+        self.good = 0  # steps after which a rewind finds the weights; 0: the first weights
+        self.kept = 0  # steps that the disk holds
+        self.before = 0.0  # seconds of earlier attempts
+        self.began = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that can be used."""
+        found, passed_over = latest_checkpoint(self.saver.folder)
+        for line in passed_over:
+            self.tell.note(f"{line}; {'going on from a checkpoint before it' if found else 'no checkpoint is whole: beginning again'}")
+        if found is not None:
+            self._require_same(found)
+            self.trainer.restore(found.tensors)
+            self.history, self.before = History(**found.values["history"]), found.values["elapsed"]
+            self.good, self.kept = found.rewind_to, found.step
+            self.tell.note(f"going on from step {found.step:,} of {self.settings.steps:,}")
+            if found.about["environment"] != self.environment:
+                self.tell.note(f"the steps so far were made with {found.about['environment']}, later ones are with {self.environment}")
+        self.tell.measure(seconds_before=self.before)
+
+    def _require_same(self, found: Checkpoint) -> None:
+        """Raise HearthError, naming what differs, for a checkpoint of another shape, other settings or other data."""
+        if digest_json(self.fixed) == found.about["config_sha256"]:
+            return
+        where = place(self.saver.folder, found.step)
+        then, now = found.about["config"], self.fixed
+        if then["data"] != now["data"]:
+            raise HearthError(
+                f"{where}: made with other data: the shards changed since the start; delete {self.saver.folder} to begin again with these"
+            )
+        for part in ("model", "settings"):
+            for name in now[part]:
+                if then[part].get(name) != now[part][name]:
+                    raise HearthError(
+                        f"{where}: made with {name} = {then[part].get(name)}, this run has {now[part][name]}; "
+                        f"choose another folder, or delete {self.saver.folder} to begin again"
+                    )
+
+    def step(self) -> None:
+        """One optimiser step: gradient, verdict, update or none."""
+        history, guard, number = self.history, self.settings.guard, self.history.steps
+        self._hear_of_saves()
         started = time.monotonic()
-        loss = trainer.step(step, batches(step))
-        if not np.isfinite(loss):
-            raise HearthError(f"the loss is {loss} at step {step + 1}: lower the learning rate (plan.learning_rate_scale) and run again")
-        losses.append(loss)
-        seconds.append(time.monotonic() - started)
-        done = step + 1
-        if done % every == 0 or done == settings.steps:
-            traces.append({"step": done, "tensors": trainer.tensor_digests()})
-        if done % settings.checkpoint_steps == 0 and done < settings.steps:
-            elapsed = before + time.monotonic() - began
-            values = {"losses": losses, "seconds": seconds, "traces": traces, "elapsed": elapsed}
-            try:
-                save_checkpoint(folder, done, Checkpoint(trainer.checkpoint_tensors(), values))
-                kept = done
-            except DiskFullError as error:
-                _require_results(out, config, settings, kept)  # steps that can never be written are not worth taking
-                tell.note(f"{error}; training goes on without this checkpoint")
-        recent = seconds[-20:]
-        tell.progress(
-            done * settings.batch_tokens,
-            settings.tokens,
-            step=float(done),
-            loss=float(np.mean(losses[-20:])),
-            tokens_per_second=settings.batch_tokens * len(recent) / sum(recent),
+        batch = self._batch(history.next_batch)
+        loss, norm = self.trainer.gradient(batch)
+        reason = fault(history, loss, norm, guard)
+        if guard.recompute and (reason is not None or (number + 1) % guard.recompute == 0):
+            loss, norm, wrong = self.trainer.agreed_gradient(batch)
+            reason = fault(history, loss, norm, guard)
+            if wrong:
+                self.tell.note(f"this machine computed the gradient of step {number + 1:,} wrongly {wrong} times; it was computed again")
+                history.faults.append({"step": number + 1, "wrong_results": wrong})
+        if reason is None:
+            self._save_when_due(number)
+            self.trainer.update(number, history.updates)
+        else:
+            self.trainer.discard()
+            self.tell.note(f"step {number + 1:,} is skipped: {reason}")
+        history.add(loss, norm, time.monotonic() - started, reason)
+        if history.steps % max(1, self.settings.steps // TRACES) == 0 or history.steps == self.settings.steps:
+            history.traces.append({"step": history.steps, "tensors": self.trainer.tensor_digests()})
+        if reason is not None and history.bad_in_a_row >= guard.patience:
+            self._rewind(reason)
+        self._progress()
+
+    def _batch(self, number: int) -> Batch:
+        """Batch `number`; raises HearthError for an id that the model does not know."""
+        inputs, targets = self.batches(number)
+        largest = max(int(inputs.max()), int(targets.max()))
+        if largest >= self.config.vocab_size or int(inputs.min()) < 0:
+            raise HearthError(
+                f"batch {number:,} holds the token id {largest if largest >= self.config.vocab_size else int(inputs.min()):,}; "
+                f"the model's vocabulary has {self.config.vocab_size:,} ids: tokenise with the tokenizer that the model was planned for"
+            )
+        return inputs, targets
+
+    def _rewind(self, reason: str) -> None:
+        """Back to the last checkpoint, and on with the batches that come next; raises HearthError when that was done too often."""
+        history, guard = self.history, self.settings.guard
+        if len(history.rewinds) >= guard.rewinds:
+            raise HearthError(
+                f"training stopped at step {history.steps:,} ({guard.patience} bad steps in a row, after going back {len(history.rewinds)} "
+                f"times): {reason}; lower the learning rate (plan.learning_rate_scale), or raise pretrain.guard.spike if the data is so"
+            )
+        self._hear_of_saves(wait=True)
+        first, batches = history.next_batch - (history.steps - self.good), history.steps - self.good
+        if not self.good:
+            self.trainer.begin_again(self.initial())
+        elif self.saver.copied is not None and self.saver.copied.step == self.good:
+            self.trainer.restore(self.saver.copied.tensors)
+        else:
+            self.trainer.restore(read_checkpoint(place(self.saver.folder, self.good)).tensors)
+        history.rewind(self.good)
+        forget_after(self.saver.folder, self.good)
+        self.kept = min(self.kept, self.good)
+        self.tell.note(
+            f"{guard.patience} bad steps in a row: back to step {self.good:,}, past the batches {first:,} to {first + batches - 1:,}"
         )
-    gc.unfreeze()
-    try:
-        write_results(out, config, settings, trainer, losses, seconds, traces)
-    except DiskFullError as error:
-        raise _results_lost(out, config, settings, kept) from error
-    tokens = settings.tokens
-    tell.record(
-        tokens=tokens,
-        flops=tokens * config.flops_per_token(settings.sequence_length),
-        steps=settings.steps,
-        parameters=config.parameters,
-        dtype=settings.dtype,
-        final_loss=float(np.mean(losses[-20:])),
-    )
-    tell.measure(tokens_per_second=tokens / max(sum(seconds), 1e-9), step_seconds=float(np.median(seconds)))
 
+    # -- keeping ------------------------------------------------------------------------------------------------------------
 
-STEP_BYTES, TRACE_BYTES = 300, 120
-"""Of the results, for each step and for each tensor that is traced: generous."""
+    def _checkpoint(self, rewind_to: int, permanent: bool = False) -> Checkpoint:
+        history = self.history
+        about: Json = {
+            "tokens": history.steps * self.settings.batch_tokens,
+            "next_batch": history.next_batch,
+            "world_size": 1,
+            "config_sha256": digest_json(self.fixed),
+            "config": self.fixed,
+            "environment": self.environment,
+        }
+        values = {"history": history.copy(), "elapsed": self.before + time.monotonic() - self.began}
+        return Checkpoint(history.steps, self.trainer.checkpoint_tensors(), values, about, rewind_to, permanent)
 
+    def _save_when_due(self, number: int) -> None:
+        """Begin to save the weights as they are after `number` steps, which have just given a good gradient."""
+        every, forever = self.settings.checkpoint_steps, self.settings.permanent_steps
+        permanent = forever > 0 and number // forever > self.good // forever
+        if permanent or number - self.good >= every:
+            self._hear_of_saves(wait=True)
+            self.saver.begin(self._checkpoint(number, permanent))
+            self.good = number
 
-def _training_bytes(config: ModelConfig) -> int:
-    return 6 * 12 * config.parameters + 50_000_000
+    def _hear_of_saves(self, *, wait: bool = False) -> None:
+        """What became of the save in the background."""
+        ended = self.saver.ended(wait=wait)
+        if ended is not None:
+            step, error = ended
+            if error is None:
+                self.kept = step
+            else:
+                self._not_saved(error)
 
+    def _not_saved(self, error: HearthError) -> None:
+        """Go on without a checkpoint, unless the results could not be written either: such steps are not worth taking."""
+        if not self.out.is_dir():
+            raise HearthError(f"{self.out}: the folder is gone, and what was in it; start the run again") from error
+        try:
+            require_space(self.out, results_space(self.config, self.settings), "the trained model")
+        except HearthError as full:
+            raise self._results_lost(full) from full
+        self.tell.note(f"{error}; training goes on without this checkpoint")
 
-def _results_bytes(config: ModelConfig, settings: Settings) -> int:
-    traced = (TRACES + 2) * TRACE_BYTES * len(tensor_shapes(config))
-    return 4 * config.parameters + STEP_BYTES * settings.steps + traced + 100_000
+    def keep(self) -> None:
+        """Save the state as it is now, before the process ends; without a disk to do so, say from where the next one goes on."""
+        self._hear_of_saves(wait=True)
+        if self.history.steps > self.kept:
+            try:
+                save_checkpoint(self.saver.folder, self._checkpoint(self.good))
+                self.kept = self.history.steps
+            except HearthError as error:
+                self.tell.note(str(error))
+        self.tell.note(f"stopped after step {self.history.steps:,} of {self.settings.steps:,}; {self.kept:,} steps are kept")
 
+    # -- the end ------------------------------------------------------------------------------------------------------------
 
-def _require_results(out: Path, config: ModelConfig, settings: Settings, kept: int) -> None:
-    """Raise DiskFullError, saying what is lost, unless the results could be written now."""
-    try:
-        require_space(out, _results_bytes(config, settings), "the trained model")
-    except DiskFullError as error:
-        raise _results_lost(out, config, settings, kept) from error
+    def _progress(self) -> None:
+        size, recent = self.settings.batch_tokens, self.history.seconds[-20:]
+        losses = [loss for loss in self.history.losses[-20:] if loss is not None]
+        figures = {"loss": float(np.mean(losses))} if losses else {}
+        rate = size * len(recent) / max(sum(recent), 1e-9)
+        steps = self.history.steps
+        self.tell.progress(steps * size, self.settings.tokens, step=float(steps), tokens_per_second=rate, **figures)
 
+    def finish(self) -> None:
+        """Write the results and say what was done."""
+        self._hear_of_saves(wait=True)
+        history, settings, tokens = self.history, self.settings, self.settings.tokens
+        try:
+            write_results(self.out, self.config, settings, self.trainer.flat.tensors(), history)
+        except (HearthError, FileNotFoundError) as error:
+            raise self._results_lost(error) from error
+        self.tell.record(
+            tokens=tokens,
+            flops=tokens * self.config.flops_per_token(settings.sequence_length),
+            steps=settings.steps,
+            parameters=self.config.parameters,
+            dtype=settings.dtype,
+            final_loss=float(np.mean([loss for loss in history.losses[-20:] if loss is not None])),
+        )
+        if history.events:
+            self.tell.record(skipped_steps=len(history.skipped), rewinds=len(history.rewinds))
+        if history.faults:
+            self.tell.measure(wrong_results=sum(each["wrong_results"] for each in history.faults))
+        self.tell.measure(tokens_per_second=tokens / max(sum(history.seconds), 1e-9), step_seconds=float(np.median(history.seconds)))
 
-def _results_lost(out: Path, config: ModelConfig, settings: Settings, kept: int) -> DiskFullError:
-    return DiskFullError(
-        f"{out}: no space left on the disk: {kept:,} of {settings.steps:,} steps are kept, later ones are lost;"
-        f" free {_training_bytes(config):,} bytes, which training asks for, and type the same command again to go on from step {kept:,}"
-    )
-
-
-def write_results(
-    out: Path, config: ModelConfig, settings: Settings, trainer: Trainer, losses: list[float], seconds: list[float], traces: list[Json]
-) -> None:
-    """`model.safetensors`, `config.json`, `steps.jsonl`, `trace.jsonl`; measured times apart, in `telemetry/`."""
-    save_model(trainer.flat.tensors(), config, out)
-    tokens = [(step + 1) * settings.batch_tokens for step in range(len(losses))]
-    write_lines(out / "steps.jsonl", [{"step": i + 1, "tokens": tokens[i], "loss": loss} for i, loss in enumerate(losses)])
-    write_lines(out / "trace.jsonl", traces)
-    (out / TELEMETRY).mkdir(exist_ok=True)
-    write_lines(
-        out / TELEMETRY / "steps.jsonl",
-        [{"step": i + 1, "tokens": tokens[i], "seconds": s, "tokens_per_second": settings.batch_tokens / s} for i, s in enumerate(seconds)],
-    )
-    for file in sorted((out / "checkpoints").glob("**/*"), reverse=True):
-        file.unlink() if file.is_file() else file.rmdir()
-    if (out / "checkpoints").is_dir():
-        (out / "checkpoints").rmdir()
-
-
-def write_lines(path: Path, rows: list[Json]) -> None:
-    """JSON lines, atomically."""
-    write_atomic(path, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    def _results_lost(self, error: Exception) -> HearthError:
+        """The error that says how many steps are kept and how to go on from them."""
+        if not self.out.is_dir():
+            return HearthError(f"{self.out}: the folder is gone, and what was in it; start the run again")
+        if not isinstance(error, DiskFullError):
+            return error if isinstance(error, HearthError) else HearthError(f"{self.out}: cannot be written ({error})")
+        return DiskFullError(
+            f"{self.out}: no space left on the disk: {self.kept:,} of {self.settings.steps:,} steps are kept, later ones are lost;"
+            f" free {training_space(self.config):,} bytes, which training asks for, and type the same command again"
+            f" to go on from step {self.kept:,}"
+        )

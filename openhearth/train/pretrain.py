@@ -7,10 +7,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from openhearth.ledger import digest_json
 from openhearth.model.config import ModelConfig
 from openhearth.stage import Made, Setting, Stage, Tell
 from openhearth.train.planning import read_plan, settings_of
 from openhearth.train.schedule import Schedule
+from openhearth.train.settings import MOST_STEPS, Guard
 
 
 class Pretrain(Stage):
@@ -28,6 +30,10 @@ class Pretrain(Stage):
     """Decoupled weight decay of the matrices, per unit of learning rate."""
     schedule: Schedule = Schedule()
     """Learning rate and momentum over the run, as fractions of it."""
+    guard: Guard = Guard()
+    """When a step is bad (not finite, or a spike) and skipped, and what follows."""
+    permanent_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
+    """Steps between checkpoints that are kept for good, in telemetry/checkpoints; 0: none is."""
 
     def resolve(self, setting: Setting) -> Pretrain:
         return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed})
@@ -51,7 +57,8 @@ class Pretrain(Stage):
         plan = read_plan(made)
         config = ModelConfig.model_validate(plan["model"])
         planned = settings_of(plan, "pretrain")
-        own = {"weight_decay": self.weight_decay, "schedule": self.schedule, "learning_rate": self.rates(planned.learning_rate)}
+        own = {name: getattr(self, name) for name in ("weight_decay", "schedule", "guard", "permanent_steps")}
+        own["learning_rate"] = self.rates(planned.learning_rate)
         settings = planned.model_copy(update=own)
         tokens = Tokens(made["tokenizer"].path / "train")
         tokens.verify()
@@ -68,4 +75,5 @@ class Pretrain(Stage):
             batches,
             out,
             tell,
+            data=digest_json([tokens.digest, seed]),
         )

@@ -23,6 +23,23 @@ MOST_HELDOUT_BYTES, MOST_PROMPTS, MOST_NEW_TOKENS = 10**9, 100_000, LONGEST_SEQU
 """Of an evaluation: a thousand times what intervals need."""
 
 
+class Guard(BaseModel):
+    """When an optimiser step is bad, and what is done about it. A bad step changes nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    spike: float = Field(default=10.0, ge=0, allow_inf_nan=False)
+    """Robust standard deviations above the usual at which loss or gradient norm is bad; 0: only when it is not finite."""
+    window: int = Field(default=128, ge=16, le=100_000)
+    """Good steps whose median and median absolute deviation are the usual."""
+    patience: int = Field(default=4, ge=1, le=MOST_STEPS)
+    """Bad steps in a row after which training goes back to the last checkpoint and on with the data after these steps."""
+    rewinds: int = Field(default=3, ge=0, le=1000)
+    """How often training goes back before it stops."""
+    recompute: int = Field(default=128, ge=0, le=MOST_STEPS)
+    """One step in so many is computed twice and compared bit for bit, so that a processor that errs is found; 0: none."""
+
+
 class Settings(BaseModel):
     """What fixes a training run besides its data and its first weights. Written by the plan, recorded, followed by a rebuild."""
 
@@ -46,6 +63,10 @@ class Settings(BaseModel):
     """Processor threads; a different number may give different bits."""
     checkpoint_steps: int = Field(default=100, gt=0, le=MOST_STEPS)
     """Optimiser steps between checkpoints."""
+    permanent_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
+    """Optimiser steps between checkpoints that are kept for good; 0: none is."""
+    guard: Guard = Guard()
+    """When a step is skipped, and what follows."""
     optimizer: OptimizerName = "muon"
     """'muon' (matrices by Muon, the rest by AdamW) or 'adamw' (all by AdamW)."""
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)

@@ -22,10 +22,11 @@ from openhearth.model.config import ModelConfig
 from openhearth.model.hf import load_tensors, tensor_shapes
 from openhearth.model.init import initial_tensor
 from openhearth.model.transformer import Transformer
-from openhearth.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from openhearth.train.checkpoint import Checkpoint, save_checkpoint
 from openhearth.train.flat import FlatParameters, group_of
-from openhearth.train.loop import Batch, Trainer, _results_bytes, train
+from openhearth.train.loop import Batch, Trainer, train
 from openhearth.train.optim import Optimizer, orthogonalise
+from openhearth.train.results import results_space
 from openhearth.train.schedule import Schedule
 from openhearth.train.settings import Settings
 
@@ -155,32 +156,11 @@ def test_kill_9_in_a_real_process_loses_nothing(tmp_path: Path) -> None:
     assert weights(out) == weights(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("file", ["state.safetensors", "state.json", "MANIFEST.json"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: Path, file: str) -> None:
-    for step in (1, 2):
-        save_checkpoint(tmp_path, step, Checkpoint({"master": torch.full((4,), float(step))}, {"step": step}))
-    newest = tmp_path / "step-00000002" / file
-    data = bytearray(newest.read_bytes())
-    data[len(data) // 2] ^= 1
-    newest.write_bytes(data)
-    found, passed_over = latest_checkpoint(tmp_path)
-    assert found is not None and found.values == {"step": 1} and float(found.tensors["master"][0]) == 1.0
-    assert len(passed_over) == 1 and "step-00000002" in passed_over[0]
-
-
-def test_two_checkpoints_are_kept_and_half_written_ones_removed(tmp_path: Path) -> None:
-    (tmp_path / "step-00000009.tmp").mkdir()
-    for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, Checkpoint({"master": torch.zeros(1)}, {}))
-    latest_checkpoint(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
-
-
 def test_a_disk_that_fills_up_during_training_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise DiskFullError("no space left")
 
-    monkeypatch.setattr("openhearth.train.loop.save_checkpoint", full)
+    monkeypatch.setattr("openhearth.train.checkpoint.save_checkpoint", full)
     tell = run(tmp_path / "a")
     assert any("goes on without this checkpoint" in note for note in tell.notes)
     monkeypatch.undo()
@@ -194,13 +174,13 @@ def test_a_disk_too_full_for_the_results_stops_training_and_says_which_steps_are
     stepped: list[int] = []
 
     def full_at(limit: int) -> None:
-        def save(folder: Path, step: int, checkpoint: Checkpoint) -> None:
-            if step >= limit:
+        def save(folder: Path, checkpoint: Checkpoint) -> None:
+            if checkpoint.step >= limit:
                 monkeypatch.setattr("openhearth.ledger.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
                 raise DiskFullError("no space left")
-            save_checkpoint(folder, step, checkpoint)
+            save_checkpoint(folder, checkpoint)
 
-        monkeypatch.setattr("openhearth.train.loop.save_checkpoint", save)
+        monkeypatch.setattr("openhearth.train.checkpoint.save_checkpoint", save)
 
     def batches_seen(step: int) -> Batch:
         stepped.append(step)
@@ -212,7 +192,7 @@ def test_a_disk_too_full_for_the_results_stops_training_and_says_which_steps_are
         match=r"4 of 12 steps are kept, later ones are lost; free 5[\d,]{9} bytes, .* the same command again to go on from step 4",
     ):
         train(CONFIG, settings(), first_weights, batches_seen, tmp_path, Quiet())
-    assert stepped == list(range(8))  # not one more in vain
+    assert stepped[-1] in (8, 9)  # the error of a save in the background is heard at the next step
     monkeypatch.undo()
     tell = run(tmp_path)
     assert tell.notes == ["going on from step 4 of 12"]
@@ -223,14 +203,14 @@ def test_a_disk_too_full_for_the_results_stops_training_and_says_which_steps_are
 def test_the_room_that_the_results_are_said_to_need_is_enough(tmp_path: Path) -> None:
     run(tmp_path)
     used = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
-    assert used <= _results_bytes(CONFIG, settings()) < 4 * CONFIG.parameters + 1_000_000
+    assert used <= results_space(CONFIG, settings()) < 4 * CONFIG.parameters + 1_000_000
 
 
 def test_results_that_cannot_be_written_are_not_said_to_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise DiskFullError("no space left (nothing is lost)")
 
-    monkeypatch.setattr("openhearth.train.loop.save_model", full)
+    monkeypatch.setattr("openhearth.train.results.save_model", full)
     with pytest.raises(DiskFullError, match="8 of 12 steps are kept, later ones are lost"):
         run(tmp_path)
 
@@ -242,7 +222,7 @@ def test_without_a_whole_checkpoint_training_says_that_it_begins_again(tmp_path:
 
 
 def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path: Path) -> None:
-    with pytest.raises(HearthError, match="step 1"):
+    with pytest.raises(HearthError, match=r"stopped at step 4 .4 bad steps in a row, after going back 3 times.: the loss is nan"):
         train(CONFIG, settings(), lambda: {name: t * float("nan") for name, t in first_weights().items()}, batches, tmp_path, Quiet())
 
 
