@@ -12,10 +12,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from openhearth import __version__, cli_plan
+from openhearth import __version__, cli_experiments, cli_plan
 from openhearth.errors import HearthError, nearest
 
-COMMANDS = ("run", "plan", "runs", "show", "verify", "rebuild", "chat", "generate")
+COMMANDS = ("run", "plan", "sweep", "compare", "runs", "show", "verify", "rebuild", "chat", "generate")
 
 app = typer.Typer(
     name="hearth",
@@ -98,19 +98,32 @@ def runs(
 
 @app.command(
     epilog=_examples(
-        "hearth show laptop", "hearth show runs/laptop --plot loss.png", "hearth show laptop --drops", "hearth show laptop --json"
+        "hearth show laptop",
+        "hearth show runs/laptop --plot loss.png",
+        "hearth show runs/a runs/b --plot both.png --x flops",
+        "hearth show laptop --drops",
+        "hearth show laptop --json",
     )
 )
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name under runs/.", show_default=False)],
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="The folder of a run, or its name under runs/.", show_default=False)],
     json: Json = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw loss against tokens and time (.png, .svg or .pdf).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the loss (.png, .svg or .pdf): of one run, or of several in one picture.")
+    ] = None,
+    x: Annotated[
+        str | None,
+        typer.Option("--x", metavar="AXIS", help="What --plot draws it against: tokens, time or flops."),
+    ] = None,
     drops: Annotated[bool, typer.Option("--drops", help="List every file and row that the corpus left out, and by which rule.")] = False,
 ) -> None:
     """Show a run's ledger: per stage what went in, what came out, seconds, tokens, FLOPs."""
     from openhearth.commands import show_command
 
-    _end(show_command(run, json=json, plot=plot, drops=drops))
+    _end(show_command(run, json=json, plot=plot, x=x, drops=drops))
+
+
+app.registered_commands += cli_experiments.app.registered_commands
 
 
 @app.command(epilog=_examples("hearth verify runs/laptop", "hearth verify a-release-from-elsewhere/ --json"))
@@ -236,7 +249,7 @@ def _end(status: int) -> None:
 
 def spread_text(arguments: list[str]) -> list[str]:
     """`--text a b c` as `--text a --text b --text c`: everything up to the next option belongs to it."""
-    if not arguments or arguments[0] not in ("run", "rebuild"):
+    if not arguments or arguments[0] not in ("run", "rebuild", "sweep"):
         return arguments
     spread: list[str] = []
     in_text = False

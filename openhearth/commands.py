@@ -67,23 +67,34 @@ def runs_command(folder: Path, *, json: bool = False) -> int:
     return 0
 
 
-def show_command(name: str, *, json: bool = False, plot: Path | None = None, drops: bool = False) -> int:
-    """Print one run's ledger, or what its corpus left out, or draw its loss."""
+def show_command(names: Sequence[str], *, json: bool = False, plot: Path | None = None, x: str | None = None, drops: bool = False) -> int:
+    """Print the ledger of one run or of several, or what a corpus left out, or draw the loss."""
     from openhearth import record, tables
 
-    folder = run_folder.find_run(name)
+    if x is not None and plot is None:
+        raise HearthError(f"--x {x}: is about the picture; name its file with --plot FILE")
     if plot is not None:
         from openhearth.plot import draw
 
-        draw(folder, plot)
+        draw(names, plot, x)
         print(f"drawn: {plot}", file=sys.stderr)
+        if not (json or drops):
+            return 0
+    folders = [run_folder.find_run(name) for name in names]
     if drops:
-        rows = record.drops(folder)
+        if len(folders) > 1:
+            raise HearthError("--drops is about one run; name one")
+        rows = record.drops(folders[0])
         _print_json(rows) if json else tables.drops(rows)
-    elif json:
-        _print_json(record.ledger_facts(folder))
-    elif plot is None:
-        tables.ledger(record.ledger_facts(folder))
+        return 0
+    facts = [record.ledger_facts(folder) for folder in folders]
+    if json:
+        _print_json(facts if len(facts) > 1 else facts[0])
+        return 0
+    for number, one in enumerate(facts):
+        if number:
+            print()
+        tables.ledger(one)
     return 0
 
 

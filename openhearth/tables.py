@@ -72,19 +72,19 @@ def drops(rows: list[Json]) -> None:
     for row in rows:
         table.add_row(*(Text(harmless(row[name])) for name in ("uri", "rule", "value", "threshold")))
     if rows:
-        _print_whole(console, table)
+        print_whole(console, table)
     else:
         console.print("nothing was left out")
 
 
-def _print_whole(console: Console, table: Table) -> None:
-    """Where there is no terminal, a table is as wide as it needs to be: a pipe cuts nothing."""
+def print_whole(console: Console, table: Table) -> None:
+    """Print; where there is no terminal, a table is as wide as it needs to be: a pipe cuts nothing."""
     if not console.is_terminal:
-        console.width = max(console.width, _width(console, table))
+        console.width = max(console.width, width(console, table))
     console.print(table)
 
 
-def _width(console: Console, table: Table) -> int:
+def width(console: Console, table: Table) -> int:
     return Measurement.get(console, console.options.update(max_width=100_000), table).maximum
 
 
@@ -100,9 +100,9 @@ def runs(folder: Path, found: list[Json]) -> None:
         return
     for count in range(len(SPARED)):
         table = _runs(found, without=SPARED[: count + 1])
-        if not console.is_terminal or _width(console, table) <= console.width:
+        if not console.is_terminal or width(console, table) <= console.width:
             break
-    _print_whole(console, table)
+    print_whole(console, table)
 
 
 def _runs(found: list[Json], without: Sequence[str]) -> Table:

@@ -104,7 +104,7 @@ def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
     [
         (["rn"], "no such command 'rn'"),
         (["ran"], "Did you mean 'run'"),
-        (["zzz"], "the commands are run, plan, runs, show, verify, rebuild, chat, generate"),
+        (["zzz"], "the commands are run, plan, sweep, compare, runs, show, verify, rebuild, chat, generate"),
         (["run", "--bugdet", "3 min"], "no such option: --bugdet"),
         (["run", "--budget"], "requires an argument"),
         (["run", "a.toml", "b.toml"], "unexpected extra argument"),

@@ -135,7 +135,7 @@ class _Task:
                     low, high = interval(found[np.isfinite(found)])
             first, second = (float(values[self.is_second == side].max()) for side in (False, True))
             ratios.append(Ratio(name, first, second, float(ratio[0]), low, high))
-        covers = "scatter of the runs about the law" + (f", and other {self._unit}s" if draws is not None else "")
+        covers = "scatter of the runs about the law" + (f", and other {self._units}" if draws is not None else "")
         if ratios[0].low is None:
             covers = ""
         notes = (*self.notes, *(() if floor else ("E of the law is held at 0: these are too few runs or sizes to fit where loss ends",)))
@@ -151,7 +151,7 @@ class _Task:
         draws, over = np.full(DRAWS, difference), []
         if (resampled := self._resampled()) is not None:
             draws = resampled[:, self.is_second].mean(axis=1) - resampled[:, ~self.is_second].mean(axis=1)
-            over.append(f"other {self._unit}s")
+            over.append(f"other {self._units}")
         scatter = _scatter(a, b)
         if scatter is not None:
             draws = draws + scatter[0] * np.random.Generator(np.random.Philox(key=SEED + 1)).standard_t(scatter[1], size=DRAWS)
@@ -195,9 +195,9 @@ class _Task:
         return found[0], found[1]
 
     @property
-    def _unit(self) -> str:
+    def _units(self) -> str:
         texts = [run.text for run in self.first if run.text is not None]
-        return texts[0].unit if texts else "document"
+        return texts[0].units if texts else "documents"
 
 
 def _scatter(first: Floats, second: Floats) -> tuple[float, float] | None:

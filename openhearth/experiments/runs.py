@@ -37,6 +37,11 @@ class Text:
     unit: str
     """'document' or 'piece of a document'."""
 
+    @property
+    def units(self) -> str:
+        """'documents' or 'pieces of documents'."""
+        return self.unit.replace("piece", "pieces").replace("a document", "document") + "s"
+
 
 @dataclass(frozen=True)
 class Trained:
