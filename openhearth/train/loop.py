@@ -253,12 +253,14 @@ class _Run:
     # -- the end ------------------------------------------------------------------------------------------------------------
 
     def _progress(self) -> None:
-        size, recent = self.settings.batch_tokens, self.history.seconds[-20:]
-        losses = [loss for loss in self.history.losses[-20:] if loss is not None]
-        figures = {"loss": float(np.mean(losses))} if losses else {}
+        size, recent, steps = self.settings.batch_tokens, self.history.seconds[-20:], self.history.steps
         rate = size * len(recent) / max(sum(recent), 1e-9)
-        steps = self.history.steps
-        self.tell.progress(steps * size, self.settings.tokens, step=float(steps), tokens_per_second=rate, **figures)
+        self.tell.progress(steps * size, self.settings.tokens, step=float(steps), tokens_per_second=rate, **self._recent("loss"))
+
+    def _recent(self, name: str) -> dict[str, float]:
+        """The mean loss of the last twenty steps under `name`; nothing when none of them was finite."""
+        losses = [loss for loss in self.history.losses[-20:] if loss is not None]
+        return {name: float(np.mean(losses))} if losses else {}
 
     def finish(self) -> None:
         """Write the results and say what was done."""
@@ -274,7 +276,7 @@ class _Run:
             steps=settings.steps,
             parameters=self.config.parameters,
             dtype=settings.dtype,
-            final_loss=float(np.mean([loss for loss in history.losses[-20:] if loss is not None])),
+            **self._recent("final_loss"),
         )
         if history.events:
             self.tell.record(skipped_steps=len(history.skipped), rewinds=len(history.rewinds))

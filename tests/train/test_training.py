@@ -9,18 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from openhearth.errors import DiskFullError, HearthError
-from openhearth.model.config import ModelConfig
 from openhearth.model.hf import load_tensors, tensor_shapes
-from openhearth.model.init import initial_tensor
 from openhearth.model.transformer import Transformer
 from openhearth.train.checkpoint import Checkpoint, save_checkpoint
 from openhearth.train.flat import FlatParameters, group_of
@@ -28,60 +24,7 @@ from openhearth.train.loop import Batch, Trainer, train
 from openhearth.train.optim import Optimizer, orthogonalise
 from openhearth.train.results import results_space
 from openhearth.train.schedule import Schedule
-from openhearth.train.settings import Settings
-
-CONFIG = ModelConfig(
-    vocab_size=64, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=2, head_dim=16, max_position_embeddings=32
-)
-RATES = {"matrix": 0.02, "embedding": 0.1, "head": 0.005, "gain": 0.01}
-
-
-def settings(**changes: Any) -> Settings:
-    return Settings(
-        **{"sequence_length": 16, "batch_tokens": 64, "micro_batch_tokens": 64, "steps": 12, "learning_rate": RATES, "checkpoint_steps": 4}
-        | changes
-    )
-
-
-def first_weights() -> Mapping[str, torch.Tensor]:
-    return {name: initial_tensor(name, shape, CONFIG, 1) for name, shape in tensor_shapes(CONFIG).items()}
-
-
-def batches(step: int) -> Batch:
-    ids = np.random.default_rng(step).integers(0, 8, (4, 17))  # eight of 64 ids: there is something to learn
-    return ids[:, :-1].copy(), ids[:, 1:].copy()
-
-
-class Quiet:
-    """A `Tell` that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.facts: dict[str, Any] = {}
-        self.measured: dict[str, Any] = {}
-
-    def progress(self, done: float, total: float, **figures: float | str) -> None:
-        assert 0 <= done <= total
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def record(self, **facts: Any) -> None:
-        self.facts |= facts
-
-    def measure(self, **figures: Any) -> None:
-        self.measured |= figures
-
-
-def run(out: Path, **changes: Any) -> Quiet:
-    out.mkdir(exist_ok=True)
-    tell = Quiet()
-    train(CONFIG, settings(**changes), first_weights, batches, out, tell)
-    return tell
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
+from tests.train.tiny import CONFIG, RATES, Quiet, batches, first_weights, run, settings, weights
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -138,7 +81,7 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_bytes(tmp_path: Path, at:
 def test_kill_9_in_a_real_process_loses_nothing(tmp_path: Path) -> None:
     script = (
         "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path;"
-        "from tests.train import test_training as t;"
+        "from tests.train import tiny as t;"
         "slow = lambda step: (time.sleep(0.05), t.batches(step))[1];"
         "out = Path(sys.argv[2]); out.mkdir(exist_ok=True);"
         "t.train(t.CONFIG, t.settings(steps=30, checkpoint_steps=3), t.first_weights, slow, out, t.Quiet())"
