@@ -21,7 +21,7 @@ from openhearth.experiments.multiplier import Ladder, from_curves
 from openhearth.experiments.runs import Floats, Trained
 from openhearth.experiments.statistics import Welch, interval, resampled_bits, welch
 
-DRAWS, SEED = 2000, 42
+DRAWS, SEED = 1000, 42
 STEP = 1.05
 """Runs whose FLOPs differ by less than this factor are of one size."""
 FEWEST_FOR_FLOOR = 5

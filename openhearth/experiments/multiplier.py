@@ -18,7 +18,7 @@ import numpy.typing as npt
 from openhearth.experiments.curves import Curve
 from openhearth.experiments.runs import Floats
 
-ALPHAS = np.geomspace(0.01, 3.0, 120)
+ALPHAS = np.geomspace(0.01, 3.0, 50)
 """Exponents that are tried; between the neighbours of the best one it is then found to rounding."""
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -50,7 +50,7 @@ class Ladder:
         errors = np.stack([self._linear(np.full(len(losses), alpha), losses)[0] for alpha in ALPHAS])
         best = np.argmin(errors, axis=0)
         low, high = np.log(ALPHAS[np.maximum(best - 1, 0)]), np.log(ALPHAS[np.minimum(best + 1, len(ALPHAS) - 1)])
-        for _ in range(45):  # golden section
+        for _ in range(35):  # golden section
             left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
             lower = self._linear(np.exp(left), losses)[0] < self._linear(np.exp(right), losses)[0]
             low, high = np.where(lower, low, left), np.where(lower, right, high)
@@ -60,27 +60,22 @@ class Ladder:
         return np.where(falls, (np.where(falls, second, 1.0) / np.where(falls, first, 1.0)) ** (1 / alpha), np.nan), fitted
 
     def _linear(self, alpha: Floats, losses: Floats) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """For each draw's alpha: the sum of squared relative residuals, E, A, B, and the fitted losses."""
-        power = self.compute[None] ** -alpha[:, None]
-        columns = (
-            np.stack([np.ones_like(power), np.where(self.second, 0, power), np.where(self.second, power, 0)], axis=2) / losses[..., None]
-        )
-        free = self._solve(columns, slice(0, 3)) if self.floor else None
-        solution = self._solve(columns, slice(1, 3))
-        if free is not None:
-            solution = np.where((free[:, :1] > 0), free, solution)
-        relative = np.einsum("rij,rj->ri", columns, solution)
-        error = ((relative - 1) ** 2).sum(axis=1)
-        falls = (solution[:, 1] > 0) & (solution[:, 2] > 0)
-        return np.where(falls, error, np.inf), *solution.T, relative * losses
+        """For each draw's alpha: the sum of squared relative residuals, E, A, B, and the fitted losses.
 
-    @staticmethod
-    def _solve(columns: Floats, which: slice) -> Floats:
-        """Least squares of 1 on some columns, the others at 0: (draws, 3)."""
-        some = columns[:, :, which]
-        square = np.einsum("rij,rik->rjk", some, some)
-        solution = np.zeros((len(columns), 3))
-        scale = np.sqrt(np.einsum("rjj->rj", square))
-        inverse = np.linalg.pinv(square / scale[:, :, None] / scale[:, None, :], hermitian=True)
-        solution[:, which] = np.einsum("rjk,rk->rj", inverse, some.sum(axis=1) / scale) / scale
-        return solution
+        Least squares of 1 on three columns, of which those of A and B never overlap: the normal equations in closed form.
+        """
+        power = self.compute[None] ** -alpha[:, None] / losses
+        ones = 1 / losses
+        first, second = np.where(self.second, 0.0, power), np.where(self.second, power, 0.0)
+        own = [(column**2).sum(axis=1) for column in (first, second)]
+        with_ones = [(column * ones).sum(axis=1) for column in (first, second)]
+        wanted = [column.sum(axis=1) for column in (first, second)]
+        floor = np.zeros(len(losses))
+        if self.floor:
+            above = ones.sum(axis=1) - sum(a * w / o for a, w, o in zip(with_ones, wanted, own, strict=True))
+            below = (ones**2).sum(axis=1) - sum(a * a / o for a, o in zip(with_ones, own, strict=True))
+            floor = np.where(below > 1e-12 * (ones**2).sum(axis=1), np.maximum(above, 0) / np.maximum(below, 1e-300), 0.0)
+        sizes = [(w - floor * a) / o for w, a, o in zip(wanted, with_ones, own, strict=True)]
+        relative = floor[:, None] * ones + sizes[0][:, None] * first + sizes[1][:, None] * second
+        falls = (sizes[0] > 0) & (sizes[1] > 0)
+        return np.where(falls, ((relative - 1) ** 2).sum(axis=1), np.inf), floor, sizes[0], sizes[1], relative * losses

@@ -50,9 +50,11 @@ def comparison_picture(file: Path, names: tuple[str, str], sides: Sequence[Seque
                 axes.plot(curve.part[kept] * float(np.mean(flops)), curve.loss[kept], color=colour, linewidth=1.5)
         if found.method == "curves":
             axes.axhline(max(found.loss), color=drawing.FAINT, linewidth=0.8, zorder=0)
+            axes.set_xlim(left=0)
         else:
-            axes.set_yscale("log")
-        axes.set_xscale("log")
+            axes.set_xscale("log")
+            axes.set_xticks(sorted({float(f"{run.flops:.2g}") for runs in sides for run in runs}))
+            axes.minorticks_off()
         axes.set_xlabel("FLOPs of pretraining")
         axes.set_ylabel(f"bits per byte, {'held-out' if found.held_out else 'training'} text")
         axes.xaxis.set_major_formatter(lambda tick, _: quantity(tick))
