@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -116,8 +116,15 @@ class _Task:
             )
         floor = len(self.losses) >= FEWEST_FOR_FLOOR and sizes >= 3
         free = 4 if floor else 3
-        draws, ratios = self._resampled(), []
+        for side in (self.first, self.second):
+            self._falls(side)
+        draws = self._resampled()
+        ratios: list[Ratio] = []
         for name, values in self.axes.items():
+            first, second = (float(values[self.is_second == side].max()) for side in (False, True))
+            if ratios and np.ptp(values / self.axes["FLOPs"]) < 1e-9 * values.max() / self.axes["FLOPs"].max():  # as the FLOPs
+                ratios.append(replace(ratios[0], axis=name, first=first, second=second))
+                continue
             law = Ladder(values, self.is_second, floor)
             ratio, fitted = law.fit(self.losses[None])
             if math.isnan(ratio[0]):
@@ -133,7 +140,6 @@ class _Task:
                 found = law.fit(others)[0]
                 if np.isfinite(found).mean() > 0.975:
                     low, high = interval(found[np.isfinite(found)])
-            first, second = (float(values[self.is_second == side].max()) for side in (False, True))
             ratios.append(Ratio(name, first, second, float(ratio[0]), low, high))
         covers = "scatter of the runs about the law" + (f", and other {self._units}" if draws is not None else "")
         if ratios[0].low is None:
@@ -142,6 +148,16 @@ class _Task:
         biggest = [_largest(side) for side in (self.first, self.second)]
         ends = [float(np.mean([end_loss(run, self.held_out) for run in side])) for side in biggest]
         return Comparison("ladder", tuple(ratios), (ends[0], ends[1]), self.held_out, "", None, covers, notes, self._curves(*biggest))
+
+    def _falls(self, side: Sequence[Trained]) -> None:
+        """Refuse a recipe whose largest runs are no better than its smallest: no law of compute holds for it."""
+        numbers, losses = levels([run.flops for run in side]), [end_loss(run, self.held_out) for run in side]
+        low, high = ([loss for loss, number in zip(losses, numbers, strict=True) if number == end] for end in (0, max(numbers)))
+        if max(numbers) and np.mean(high) >= np.mean(low):
+            raise HearthError(
+                f"{side[0].folder} and the other runs on its side: loss does not fall with compute, so there is no multiplier; "
+                "give runs farther apart in size"
+            )
 
     def by_curves(self) -> Comparison:
         """From runs of one size each, by when the better one stood at the worse one's end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from openhearth.train.pretrain import Pretrain
 
 ROOT = Path(__file__).parents[2]
 LAPTOP = ROOT / "recipes" / "laptop.toml"
-VOCABULARY = 288
+VOCABULARY = 320
+TEXTS = ("argparse", "ast", "textwrap", "shlex", "string", "csv", "calendar", "statistics")
 
 
 def settings(*over: str, sets: Sequence[str] = ()) -> list[grid.Setting]:
@@ -99,13 +101,13 @@ def small_plan() -> dict[str, Any]:
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The arguments of a sweep over two learning rates, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    for name in "abcdefgh":
-        words = (f"{name}{number * 7919 % 1000} is a word of the text {name}, number {number}.\n" for number in range(300))
-        Path(f"{name}.txt").write_text("".join(words))
+    library = Path(sysconfig.get_path("stdlib"))
+    for name in TEXTS:
+        Path(f"{name}.txt").write_text((library / f"{name}.py").read_text()[:12_000])
     write_json(Path("plan.json"), small_plan())
     return [
         "sweep", str(LAPTOP), "--over", "pretrain.learning_rate=0.02,0.0001", "--plan", "plan.json", "--dir", "s", "--json",
-        "--set", f"tokenizer.vocab_size={VOCABULARY}", "--text", *(f"{name}.txt" for name in "abcdefgh"),
+        "--set", f"tokenizer.vocab_size={VOCABULARY}", "--text", *(f"{name}.txt" for name in TEXTS),
     ]  # fmt: skip
 
 
