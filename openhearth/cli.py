@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from typer.models import TyperInfo
 
-from openhearth import __version__, cli_experiments, cli_plan
+from openhearth import __version__, cli_bench, cli_experiments, cli_plan
 from openhearth.errors import HearthError, nearest
 
-COMMANDS = ("run", "plan", "sweep", "compare", "runs", "show", "verify", "rebuild", "chat", "generate")
+COMMANDS = ("run", "plan", "sweep", "compare", "bench", "runs", "show", "verify", "rebuild", "chat", "generate")
 
 app = typer.Typer(
     name="hearth",
@@ -41,6 +42,7 @@ def _stages(incomplete: str) -> list[str]:
 
 
 app.add_typer(cli_plan.app, name="plan")
+app.add_typer(cli_bench.app, name="bench")
 
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON on the standard output.")]
 Release = Annotated[Path, typer.Argument(metavar="DIR", help="A release, or the folder of a run.", show_default=False)]
@@ -201,7 +203,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _status(arguments: list[str]) -> int:
     try:
-        status = app(arguments, prog_name="hearth", standalone_mode=False)
+        status = _asked(arguments)(arguments, prog_name="hearth", standalone_mode=False)
         sys.stdout.flush()
         return int(status or 0)
     except HearthError as error:
@@ -218,6 +220,19 @@ def _status(arguments: list[str]) -> int:
             raise
         _complain(said)
         return 2
+
+
+def _asked(arguments: list[str]) -> typer.Typer:
+    """The command line as far as it is asked for."""
+    name, *rest = arguments or [""]
+    if name not in COMMANDS:
+        return app
+    small = cli_plan.only(app, name)
+    if name == "plan" and rest and rest[0] in cli_plan.COMMANDS:
+        small.registered_groups = [TyperInfo(cli_plan.only(cli_plan.app, rest[0]), name="plan")]
+    elif name not in ("plan", "bench"):
+        small.registered_groups = []
+    return small
 
 
 def _usage(error: Exception) -> str | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,15 @@ def route(arguments: list[str]) -> list[str]:
     if len(arguments) < 2 or arguments[0] != "plan" or arguments[1] in COMMANDS or arguments[1].startswith("-"):
         return arguments
     return ["plan", "recipe", *arguments[1:]]
+
+
+def only(whole: typer.Typer, name: str) -> typer.Typer:
+    """The same with no other command than this one: building the others takes a tenth of the time in which an answer is wanted."""
+    small = copy.copy(whole)
+    small.registered_commands = [
+        each for each in whole.registered_commands if each.callback and name in (each.name, each.callback.__name__)
+    ]
+    return small
 
 
 def end(status: int) -> None:

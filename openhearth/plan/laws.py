@@ -158,7 +158,7 @@ class Law:
         """
         if self.resampled_terms is None or np.ndim(self.resampled_terms.A) == 0:
             return None
-        low, high = np.percentile(np.asarray(answer(self.resampled_terms)), PERCENTILES, axis=0)
+        low, high = interval_of(np.asarray(answer(self.resampled_terms)))
         return (plain(low.squeeze()), plain(high.squeeze()))
 
     def optimal_resampled(self, flops: Number) -> tuple[Array, Array] | None:
@@ -306,6 +306,14 @@ def effective_tokens(epochs: Number, repeat_tokens: float = REPEAT_TOKENS) -> Nu
     """What passes over data are worth in passes over fresh data: 4 are worth 3.73, no number more than 16.39."""
     values = above_zero("epochs", epochs)
     return plain(np.where(values <= 1, values, 1 - repeat_tokens * np.expm1(-np.maximum(values - 1, 0) / repeat_tokens)))
+
+
+def interval_of(values: Array) -> tuple[Array, Array]:
+    """`PERCENTILES` along the first axis, as numpy's, whose own functions for this load another 40 ms of numpy."""
+    ordered = np.sort(values, axis=0)
+    places = [share / 100 * (len(ordered) - 1) for share in PERCENTILES]
+    ends = [ordered[math.floor(at)] + (at - math.floor(at)) * (ordered[math.ceil(at)] - ordered[math.floor(at)]) for at in places]
+    return np.asarray(ends[0]), np.asarray(ends[1])
 
 
 def plain(values: Any) -> Number:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from openhearth.errors import HearthError
-from openhearth.plan.laws import DEFAULT, LAWS, PERCENTILES, Array, Law, Number, Terms, plain
+from openhearth.plan.laws import DEFAULT, LAWS, Array, Law, Number, Terms, interval_of, plain
 from openhearth.plan.laws import law as law_named
 from openhearth.plan.questions import Question, ask, price_of_a_flop, refusal, share
 from openhearth.plan.splitting import HALVINGS, ROUGH, at_quality, within_budget
@@ -218,7 +218,7 @@ def _interval(law: Law, question: Question) -> dict[str, tuple[Number, Number]] 
         return None
     result = {}
     for name, values in columns.items():
-        low, high = np.percentile(values, PERCENTILES, axis=0)
+        low, high = interval_of(values)
         if bool((high - low <= 1e-6 * high).all()):  # what was asked for
             continue
         result[name] = (plain(low.reshape(shape)), plain(high.reshape(shape)))
