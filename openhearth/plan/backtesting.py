@@ -24,7 +24,7 @@ from openhearth.plan.decoders import decoder
 from openhearth.plan.laws import DEFAULT
 from openhearth.plan.laws import law as law_named
 from openhearth.plan.published_runs import NO_HOURS, Run, read, remark, trap
-from openhearth.plan.recipes import default_batch
+from openhearth.plan.recipes import ROUNDED, default_batch, shared_batch
 
 SEQUENCE = 2048
 """Of a run that does not say: until 2023; twice that since."""
@@ -105,7 +105,8 @@ def best_case(run: Run) -> tuple[layout.Choice | None, int, float]:
     shape = decoder(run.parameters or met, run.active_parameters)
     sequence = int(run.sequence_length or (SEQUENCE if (run.year or 2025) <= 2023 else 2 * SEQUENCE))
     chips = _chips(run, 6 * met * run.tokens, peak)
-    batch = run.batch_tokens or default_batch(met, run.tokens, chips, sequence)
+    stated = run.batch_tokens
+    batch = shared_batch(stated, chips, sequence, ROUNDED) if stated else default_batch(met, run.tokens, chips, sequence)
     choice = layout.choose(shape, device, chips, sequence_length=sequence, batch_tokens=batch, precision=precision, reasons=False)
     hours = run.tokens / float(choice.step.tokens_per_second_per_device) / 3600
     return choice, chips, hours
@@ -172,8 +173,8 @@ def _summary(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
     size = np.abs(errors)
     return {
         "runs": len(errors),
-        "median_error": float(np.median(errors)),
-        "median_absolute_error": float(np.median(size)),
+        "median_error": speed.quantile(errors, 0.5),
+        "median_absolute_error": speed.quantile(list(size), 0.5),
         "largest_absolute_error": float(size.max()),
     }
 

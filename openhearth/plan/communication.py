@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from openhearth.errors import HearthError
-from openhearth.plan.memory import PRECISIONS, SHARDINGS, Layout, Numbers, check, known
+from openhearth.plan.memory import PRECISIONS, Layout, Numbers, check, known, where
 from openhearth.plan.shapes import Shape
 
 
@@ -77,20 +77,20 @@ def traffic(
     tokens = sequence_length * layout.micro_batch / context
     stream = tokens * shape.hidden_size * bytes_.element  # the hidden state of one micro-batch on one device
     layers = shape.num_layers / pipeline
-    again = layout.recompute in ("full", "operations")  # the forward pass and its collectives run twice
+    again = (layout.recompute == "full") | (layout.recompute == "operations")  # the forward pass and its collectives run twice
 
-    reductions = (4 if shape.norms_per_layer > 1 else 2) * (1.5 if again else 1)  # attention and feed-forward side by side share one
+    reductions = (4 if shape.norms_per_layer > 1 else 2) * where(again, 1.5, 1)  # attention and feed-forward side by side share one
     in_tensor = micro_batches * layers * reductions * 2 * _share(tensor) * stream
     in_pipeline = np.where(np.asarray(pipeline) > 1, micro_batches * layout.chunks * 2 * stream / tensor, 0.0)
     keys = shape.latent.rank + shape.latent.rope_dim if shape.latent else 2 * shape.num_kv_heads * shape.head_dim
     divided = 1 if shape.latent else np.minimum(tensor, shape.num_kv_heads)
     whole = sequence_length * layout.micro_batch * keys * bytes_.element / divided
-    in_context = micro_batches * layers * (3 if again else 2) * _share(context) * whole
+    in_context = micro_batches * layers * where(again, 3, 2) * _share(context) * whole
     in_expert: Numbers = 0.0 * in_tensor
     if shape.experts:
         moe_layers = shape.experts.layers / pipeline
         rows = stream / (tensor if layout.sequence_parallel else 1)
-        in_expert = micro_batches * moe_layers * (6 if again else 4) * shape.experts.per_token * _share(expert) * rows
+        in_expert = micro_batches * moe_layers * where(again, 6, 4) * shape.experts.per_token * _share(expert) * rows
     bubble = (pipeline - 1) / (micro_batches * layout.chunks)
     found = (_data(shape, layout, micro_batches, precision), in_tensor, in_pipeline, in_context, in_expert, bubble)
     return Traffic(*(_plain(part) for part in found))
@@ -102,17 +102,16 @@ def _data(shape: Shape, layout: Layout, micro_batches: Numbers, precision: str) 
     ZeRO-3 gathers twice and reduces once per micro-batch; in a pipeline the weights stay gathered, so once per step.
     """
     bytes_ = PRECISIONS[precision]
-    level = SHARDINGS[layout.sharding]
+    level = layout.level
+    pipelined = np.asarray(layout.pipeline) > 1
     experts = shape.experts.layers * shape.experts.count * shape.expert_parameters if shape.experts else 0
     sent: Numbers = 0.0
     for parameters, ranks in ((shape.parameters - experts, layout.shards), (experts / layout.expert, layout.shards / layout.expert)):
         local = parameters / (layout.tensor * layout.pipeline)
-        if level >= 3:
-            often = np.where(np.asarray(layout.pipeline) > 1, 1, micro_batches)
-            gathers = np.where(np.asarray(layout.pipeline) > 1, 1, 2)
-            sent = sent + often * _share(ranks) * local * (gathers * bytes_.gathered + bytes_.gradients)
-        else:
-            sent = sent + _share(ranks) * local * (bytes_.gradients + (bytes_.gradients if level == 0 else bytes_.gathered))
+        gathers = bytes_.gathered * where(pipelined, 1, 2)
+        whole = where(pipelined, 1, micro_batches) * (gathers + bytes_.gradients)
+        reduced = bytes_.gradients + where(level == 0, bytes_.gradients, bytes_.gathered)
+        sent = sent + _share(ranks) * local * where(level >= 3, whole, reduced)
     return sent
 
 

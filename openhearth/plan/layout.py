@@ -29,10 +29,15 @@ SHARDINGS_TRIED = ("none", "zero1", "zero3")
 """ZeRO-2 sends what ZeRO-1 sends and is left out: with a pipeline it saves nothing."""
 RECOMPUTE_TRIED = ("none", "operations", "full")
 NUMBERS = ("tensor", "pipeline", "context", "expert", "micro_batch", "chunks")
-CLOSE = 1.01
-"""Layouts within 1 % of the fastest are as good: predictions are not more exact than that. The simplest of them is taken."""
-SHORTEST_CONTEXT = 4096
-"""Tokens of a sequence per rank, below which cutting it further is not tried."""
+CLOSE = 1.08
+"""Layouts within 8 % of the fastest are as good: one prediction in seven is further off. The simplest of them is taken."""
+COMPLEXITY = {"zero3": 0.5, "operations": 1.0, "full": 1.5, "tensor": 2.0, "expert": 2.0, "context": 3.0, "pipeline": 3.5, "chunks": 0.5}
+"""What each choice costs whoever has to run it, in the order in which the field makes them (torchtitan, the Llama 3 paper, Narayanan et al.
+2021): sharded data parallelism, recomputation, tensor ranks within a node, then pipelines, which also want many micro-batches."""
+LONG_SEQUENCE = 16384
+"""Tokens of a sequence up to which it stays in one piece: nobody publishes a run that cuts shorter ones."""
+SHORTEST_CONTEXT = 8192
+"""Tokens of a longer sequence per rank, below which cutting it further is not tried (Llama 3: 131,072 over 16)."""
 NAMES = {
     "dp": "data", "tp": "tensor", "pp": "pipeline", "cp": "context", "ep": "expert", "mb": "micro_batch", "mbs": "micro_batch",
     "vp": "chunks", "zero": "sharding", "ac": "recompute", "sp": "sequence_parallel",
@@ -235,34 +240,22 @@ def _table(
 ) -> _Table:
     """All layouts that can be laid, with bytes of the fullest device and seconds of a step."""
     numbers = _numbers(shape, device, devices, sequence_length, sequences, fixed)
-    found: list[tuple[Any, ...]] = []
-    shardings = (fixed["sharding"],) if "sharding" in fixed else SHARDINGS_TRIED
-    recomputes = (fixed["recompute"],) if "recompute" in fixed else RECOMPUTE_TRIED
-    data = devices // (numbers["tensor"] * numbers["pipeline"] * numbers["context"])
-    micro_batches = -(-sequences // (data * numbers["micro_batch"]))
-    for sharding, recompute in itertools.product(shardings, recomputes):
-        keep = np.ones(len(data), bool)
-        if "sharding" not in fixed:
-            keep = (data * numbers["context"] > 1) != (sharding == "none")
-        if not keep.any():
-            continue
-        chosen = {name: values[keep] for name, values in numbers.items()}
-        layout = Layout(data=data[keep], sharding=sharding, recompute=recompute, sequence_parallel=True, **chosen)
-        many = micro_batches[keep]
-        held = memory(
-            shape, layout, sequence_length=sequence_length, precision=precision, optimizer=optimizer, loss=loss, micro_batches=many
-        )
-        took = speed.step(shape, device, layout, sequence_length=sequence_length, micro_batches=many, precision=precision)
-        size = len(data[keep])
-        total = (np.broadcast_to(np.asarray(value, float), size) for value in (held.total, took.total))
-        found.append((np.full(size, sharding), np.full(size, recompute), chosen, data[keep], many, *total))
-    if not found:
-        empty = np.zeros(0)
-        return _Table(empty, empty, dict.fromkeys(NUMBERS, empty), empty, empty, empty, empty)
-    columns = list(zip(*found, strict=True))
-    joined = {name: np.concatenate([each[name] for each in columns[2]]) for name in NUMBERS}
-    rest = [np.concatenate(columns[i]) for i in (0, 1, 3, 4, 5, 6)]
-    return _Table(rest[0], rest[1], joined, *rest[2:])
+    tried = {"sharding": SHARDINGS_TRIED, "recompute": RECOMPUTE_TRIED}
+    ways = list(itertools.product(*((fixed[name],) if name in fixed else names for name, names in tried.items())))
+    data = np.tile(devices // (numbers["tensor"] * numbers["pipeline"] * numbers["context"]), len(ways))
+    numbers = {name: np.tile(values, len(ways)) for name, values in numbers.items()}
+    sharding, recompute = (np.repeat(names, len(data) // len(ways)) for names in zip(*ways, strict=True))
+    if "sharding" not in fixed:
+        keep = (data * numbers["context"] > 1) != (sharding == "none")
+        numbers = {name: values[keep] for name, values in numbers.items()}
+        data, sharding, recompute = data[keep], sharding[keep], recompute[keep]
+    if not data.size:
+        return _Table(sharding, recompute, numbers, data, data, data, data)
+    layout = Layout(data=data, sharding=sharding, recompute=recompute, sequence_parallel=True, **numbers)
+    many = -(-sequences // (data * numbers["micro_batch"]))
+    held = memory(shape, layout, sequence_length=sequence_length, precision=precision, optimizer=optimizer, loss=loss, micro_batches=many)
+    took = speed.step(shape, device, layout, sequence_length=sequence_length, micro_batches=many, precision=precision)
+    return _Table(sharding, recompute, numbers, data, many, held.total, took.total)
 
 
 def _numbers(
@@ -271,7 +264,7 @@ def _numbers(
     """Every combination that divides the devices, the heads, the experts and the batch."""
     powers = [2**i for i in range(11)]
     experts = shape.experts.count if shape.experts else 1
-    longest = max(1, sequence_length // SHORTEST_CONTEXT)
+    longest = sequence_length // SHORTEST_CONTEXT if sequence_length > LONG_SEQUENCE else 1
     options = {
         "tensor": [n for n in range(1, device.devices_per_node + 1) if shape.num_heads % n == 0 and (n in powers or n % 8 == 0)],
         "pipeline": [n for n in range(1, min(shape.num_layers, 128) + 1) if devices % n == 0],
@@ -307,12 +300,15 @@ def _of_batch(step: speed.Step, shape: Shape, tokens: int, sequence_length: int)
 
 
 def _best(table: _Table, among: Array) -> int:
-    """The simplest of those within 1 % of the fastest: fewest kinds of cut, then the largest micro-batch."""
+    """The simplest of those within 8 % of the fastest; of as simple ones that with the largest micro-batch within 1 % of its best."""
     seconds = np.where(among, table.seconds, np.inf)
-    cuts = sum((table.numbers[name] > 1).astype(int) for name in ("tensor", "pipeline", "context", "expert", "chunks"))
-    cuts = cuts + (table.recompute != "none") + (table.sharding == "zero3")
-    order = cuts - table.numbers["micro_batch"] / 1000 + seconds / seconds.min() / 1e6
-    return int(np.argmin(np.where(seconds <= CLOSE * seconds.min(), order, np.inf)))
+    choices = {name: table.numbers[name] > 1 for name in ("tensor", "expert", "context", "pipeline", "chunks")}
+    choices |= {"zero3": table.sharding == "zero3"} | {way: table.recompute == way for way in ("operations", "full")}
+    complexity = sum(COMPLEXITY[name] * made for name, made in choices.items())
+    simplest = np.where(seconds <= CLOSE * seconds.min(), complexity, np.inf)
+    seconds = np.where(simplest == simplest.min(), seconds, np.inf)
+    largest = np.where(seconds <= 1.01 * seconds.min(), table.numbers["micro_batch"], 0)
+    return int(np.argmin(np.where(largest == largest.max(), seconds, np.inf)))
 
 
 # -- why ---------------------------------------------------------------------------------------------------------------------------
@@ -381,14 +377,16 @@ def _too_large(table: _Table, best: int, fits: Array) -> list[Rejected]:
 
 def _reasons(table: _Table, best: int, fits: Array, rejected: Sequence[Rejected], held: float, limit: float, step: speed.Step) -> list[str]:
     own = float(table.seconds[best])
-    lines = [f"{int(fits.sum()):,} of {table.data.size:,} layouts fit; this is the simplest within 1 % of the fastest"]
+    lines = [f"{int(fits.sum()):,} of {table.data.size:,} layouts fit; this is the simplest within {CLOSE - 1:.0%} of the fastest"]
     if not fits[best]:
         lines = [f"the layout that was asked for; it exceeds what may be filled by {_gib(held - limit)}"]
     for each in rejected:
         if each.bytes > limit:
             lines.append(f"{each.why}: does not fit, {_gib(each.bytes)} a device at the least")
-        elif each.seconds > own * CLOSE:
+        elif each.seconds > own * 1.005:
             lines.append(f"{each.why}: {each.seconds / own - 1:.0%} slower ({describe(each.layout)})")
+        elif each.seconds < own * 0.995:
+            lines.append(f"{each.why}: {1 - each.seconds / own:.0%} faster, less than such predictions are off ({describe(each.layout)})")
         else:
             lines.append(f"{each.why}: no faster ({describe(each.layout)})")
     return lines

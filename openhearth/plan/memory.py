@@ -8,6 +8,7 @@ the sums lie from measured ones.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -19,6 +20,8 @@ from openhearth.plan.shapes import Shape
 
 Numbers = Any
 """An int, a float, or a numpy array of them."""
+Names = Any
+"""A str, or a numpy array of them."""
 
 FIT_LIMIT = 0.9
 """The share of a device's memory that a plan may fill: the allocator loses 5 to 10 % to fragments."""
@@ -77,22 +80,23 @@ RECOMPUTE = ("none", "selective", "operations", "full")
 
 @dataclass(frozen=True)
 class Layout:
-    """How a run is laid over devices. The numbers may be arrays of one shape; expert ranks lie inside data x context."""
+    """How a run is laid over devices. Everything may be arrays of one shape; expert ranks lie inside data x context."""
 
     data: Numbers = 1
     tensor: Numbers = 1
     pipeline: Numbers = 1
     context: Numbers = 1
     expert: Numbers = 1
-    sharding: str = "none"
+    sharding: Names = "none"
     sequence_parallel: bool = False
-    recompute: str = "none"
+    recompute: Names = "none"
     micro_batch: Numbers = 1  # sequences per device group and pass
     chunks: Numbers = 1  # of layers per pipeline stage: interleaved schedules have more than one
 
     def __post_init__(self) -> None:
-        known(self.sharding, SHARDINGS, "sharding")
-        known(self.recompute, RECOMPUTE, "recompute")
+        for name, table in (("sharding", SHARDINGS), ("recompute", RECOMPUTE)):
+            if isinstance(value := getattr(self, name), str):
+                known(value, table, name)
         for name in ("data", "tensor", "pipeline", "context", "expert", "micro_batch", "chunks"):
             if np.any(np.asarray(getattr(self, name)) < 1):
                 raise HearthError(f"layout: {name} must be at least 1, not {getattr(self, name)}")
@@ -101,6 +105,11 @@ class Layout:
     def devices(self) -> Numbers:
         """Devices in all."""
         return self.data * self.tensor * self.pipeline * self.context
+
+    @functools.cached_property
+    def level(self) -> Numbers:
+        """How many of optimiser, gradients and weights are cut over the shards."""
+        return per_name(SHARDINGS, self.sharding, "sharding")
 
     @property
     def shards(self) -> Numbers:
@@ -193,7 +202,7 @@ def states(
     *,
     precision: str = "bf16-mixed",
     optimizer: str = "adamw",
-    sharding: str = "none",
+    sharding: Names = "none",
     shards: Numbers = 1,
     factors: Numbers = 0,
 ) -> tuple[Numbers, Numbers, Numbers]:
@@ -202,12 +211,17 @@ def states(
     Mixed AdamW is 2 + 2 + 12 = 16 bytes per parameter: ZeRO-1 cuts the 12, ZeRO-2 also the gradients, ZeRO-3 (FSDP) also the weights
     (Rajbhandari et al. 2020, section 3). `factors` are Adafactor's row and column sums.
     """
+    return _states(parameters, precision, optimizer, per_name(SHARDINGS, sharding, "sharding"), shards, factors)
+
+
+def _states(
+    parameters: Numbers, precision: str, optimizer: str, level: Numbers, shards: Numbers, factors: Numbers
+) -> tuple[Numbers, Numbers, Numbers]:
     bytes_ = known(precision, PRECISIONS, "precision")
-    level = known(sharding, SHARDINGS, "sharding")
-    weights = bytes_.weights * parameters / (shards if level >= 3 else 1)
-    gradients = bytes_.gradients * parameters / (shards if level >= 2 else 1)
+    weights = bytes_.weights * parameters / where(level >= 3, shards, 1)
+    gradients = bytes_.gradients * parameters / where(level >= 2, shards, 1)
     moments = optimizer_bytes(optimizer, precision) * parameters + (4 * factors if optimizer == "adafactor" else 0)
-    return weights, gradients, (bytes_.master * parameters + moments) / (shards if level >= 1 else 1)
+    return weights, gradients, (bytes_.master * parameters + moments) / where(level >= 1, shards, 1)
 
 
 def optimizer_bytes(optimizer: str, precision: str) -> float:
@@ -250,7 +264,7 @@ def activations_per_token(
     sequence_length: Numbers,
     tensor: Numbers = 1,
     sequence_parallel: bool = False,
-    recompute: str = "none",
+    recompute: Names = "none",
     flash: bool = True,
     dropout: bool = False,
     element: float = 2,
@@ -261,6 +275,11 @@ def activations_per_token(
     keys, values, what attention gives, the inside of the feed-forward, the attention matrix without flash. With GPT's block this is
     34 h + 5 a s bytes, 10 h + 24 h / t + 5 a s / t on t ranks, and (34 h + 5 a s) / t with sequence parallelism.
     """
+    if not isinstance(recompute, str):
+        given = {"sequence_length": sequence_length, "tensor": tensor, "sequence_parallel": sequence_parallel}
+        given |= {"flash": flash, "dropout": dropout, "element": element}
+        ways = [way for way in RECOMPUTE if (recompute == way).any()]
+        return np.select([recompute == way for way in ways], [activations_per_token(shape, recompute=way, **given) for way in ways])
     known(recompute, RECOMPUTE, "recompute")
     hidden = shape.hidden_size
     ranks = tensor if sequence_parallel else 1
@@ -350,7 +369,7 @@ def _stage(
     shared_layer = (shape.layer_parameters - experts) / shape.num_layers / layout.tensor
     expert_layer = experts / shape.num_layers / layout.tensor / layout.expert
     ends = _ends(shape, layout, which) / layout.tensor
-    level = SHARDINGS[layout.sharding]
+    level = layout.level
     pipelined = np.asarray(layout.pipeline) > 1
     expert_shards = layout.shards / layout.expert
 
@@ -362,12 +381,11 @@ def _stage(
             trained = adapter_parameters(shape, lora_rank) * parameters / shape.parameters
             matrices = parameters * (1 - (shape.embedding_parameters + shape.projection_parameters) / shape.parameters)
             frozen = share * matrices + bytes_.element * (parameters - matrices)
-            weights = weights + frozen / (shards if level >= 3 else 1)
+            weights = weights + frozen / where(level >= 3, shards, 1)
         factors = _widths(shape) * trained / shape.parameters
-        parts = states(trained, precision=precision, optimizer=optimizer, sharding=layout.sharding, shards=shards, factors=factors)
+        parts = _states(trained, precision, optimizer, level, shards, factors)
         weights = weights + parts[0]
-        cut = shards if level >= 2 else 1
-        gradients = gradients + bytes_.gradients * trained / np.where(pipelined, 1, cut)
+        gradients = gradients + bytes_.gradients * trained / where(~pipelined & (level >= 2), shards, 1)
         optimizer_ = optimizer_ + parts[2]
 
     tokens = sequence_length * layout.micro_batch / layout.context
@@ -375,11 +393,10 @@ def _stage(
     each |= {"flash": flash, "dropout": dropout, "element": bytes_.element}
     per_token = activations_per_token(shape, recompute=layout.recompute, **each)
     activations = tokens * per_token * layers_in_flight(shape, layout, which, micro_batches)
-    units = 0.0 * tokens
-    if level >= 3:  # one unit in use, the next one on its way, the gradient of one being reduced
-        unit = np.maximum(shared_layer + expert_layer, _largest_end(shape) / layout.tensor)
-        kept = np.where(pipelined, layers * (shared_layer + expert_layer) + ends, 2 * unit)
-        units = bytes_.gathered * kept + bytes_.gradients * unit
+    # Under ZeRO-3 one unit is in use, the next one on its way, the gradient of one being reduced.
+    unit = np.maximum(shared_layer + expert_layer, _largest_end(shape) / layout.tensor)
+    gathered = np.where(pipelined, layers * (shared_layer + expert_layer) + ends, 2 * unit)
+    units = where(level >= 3, bytes_.gathered * gathered + bytes_.gradients * unit, 0.0)
 
     held, peak_alone, peak_divided = known(loss, LOSSES, "loss")
     divided = np.asarray(layout.tensor) > 1
@@ -436,6 +453,18 @@ def serving(
     ways = 1 if shape.latent else np.minimum(tensor, shape.num_kv_heads)
     cache = sequences * shape.kv_bytes(sequence_length, cache_bytes) / ways
     return {"weights": held, "kv_cache": cache, "framework": framework_bytes, "total": held + cache + framework_bytes}
+
+
+def where(condition: Any, yes: Numbers, no: Numbers) -> Numbers:
+    """`np.where`, of numbers a number."""
+    return np.where(condition, yes, no) if np.ndim(condition) else yes if condition else no
+
+
+def per_name(table: Mapping[str, float], names: Names, what: str) -> Numbers:
+    """The table's number of a name, or an array of them of an array of names. Raises HearthError on one that is not known."""
+    if isinstance(names, str):
+        return known(names, table, what)
+    return sum((names == name) * number for name, number in table.items())
 
 
 def known(name: str, table: Any, what: str) -> Any:

@@ -31,6 +31,8 @@ from openhearth.plan.quantities import count, say
 from openhearth.plan.rates import step_law
 from openhearth.plan.shapes import CONVENTIONS, MAX_BYTES, Shape
 
+ROUNDED = 0.05
+"""By how much a published batch may be off, for being printed as 4M."""
 LONGEST = 8192
 """Of the sequence that is assumed when nobody says: models may stand for more positions than they are trained on."""
 TIMES = 4.0
@@ -323,7 +325,7 @@ def _batch(asked: float | None, known: Model, tokens: float, devices: int, lengt
             raise HearthError(f"batch_tokens {asked:g}: must lie between one sequence ({length:,} tokens) and 1e10")
         return float(asked)
     if known.published is not None and known.published.batch_tokens is not None:
-        return known.published.batch_tokens
+        return shared_batch(known.published.batch_tokens, devices, length, ROUNDED)
     batch = default_batch(known.shape.active_parameters, tokens, devices, length)
     notes.append(f"batches of {say(batch)} tokens, by StepLaw's rule; --batch-tokens overrides")
     return batch
@@ -332,7 +334,18 @@ def _batch(asked: float | None, known: Model, tokens: float, devices: int, lengt
 def default_batch(parameters: float, tokens: float, devices: int, length: int) -> float:
     """StepLaw's batch in whole sequences; at least a sequence for eight devices, so that they have something to share."""
     best = float(step_law(parameters, tokens)[1])
-    return max(1, round(max(best / length, devices / 8))) * float(length)
+    return shared_batch(max(best, devices * length / 8), devices, length, 0.5)
+
+
+def shared_batch(batch: float, devices: int, length: int, leeway: float) -> float:
+    """A batch of about as many tokens whose sequences all devices share evenly, or half of them, or a quarter ...: what is printed as 4M
+    on 2,048 devices is 2,048 sequences of 2,048 tokens. At most a share of `leeway` apart, else in whole sequences.
+    """
+    sequences, unit = max(1.0, batch / length), float(devices)
+    while unit > 1 and abs(max(1, round(sequences / unit)) * unit / sequences - 1) > leeway:
+        unit /= 2
+    whole = max(1, round(sequences / unit)) * unit if unit == int(unit) else round(sequences)
+    return float(whole * length)
 
 
 def _mixture(shape: Shape, convention: str, name: str) -> list[str]:

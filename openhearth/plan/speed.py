@@ -22,7 +22,7 @@ import numpy as np
 from openhearth.errors import HearthError
 from openhearth.plan.catalogue import Device
 from openhearth.plan.communication import traffic
-from openhearth.plan.memory import SHARDINGS, Layout, Numbers, activations_per_token
+from openhearth.plan.memory import Layout, Numbers, activations_per_token, per_name, where
 from openhearth.plan.shapes import Shape
 
 TABLE = Path(__file__).with_name("tables") / "speed.toml"
@@ -155,10 +155,10 @@ def count(
     )
     sent = traffic(shape, layout, sequence_length=sequence_length, micro_batches=micro_batches, precision=precision)
     speeds = links(device, layout)
-    level = SHARDINGS[layout.sharding]
+    level = layout.level
     nodes = np.maximum(layout.tensor * layout.context * layout.data / device.devices_per_node, 1)
-    per_step = np.where(np.asarray(layout.pipeline) > 1, 1, micro_batches) if level >= 3 else 1
-    collectives = (3 if level >= 3 else 2) * shape.num_layers / layout.pipeline * per_step
+    often = np.where(np.asarray(layout.pipeline) > 1, 1, micro_batches)
+    collectives = shape.num_layers / layout.pipeline * where(level >= 3, 3 * often, 2)
     return {
         "products": (6 * (shape.matmul_parameters - shape.head_matrix) * tokens / ways) / peak,
         "head": head / exact,
@@ -166,11 +166,19 @@ def count(
         "elements": kept * shape.num_layers / layout.pipeline * tokens / bandwidth,
         "logits": shape.vocab_size * tokens / ways / bandwidth,
         **{kind: amount / speeds[kind] for kind, amount in sent.parts().items()},
-        "waiting": np.where(np.asarray(layout.shards) > 1, collectives * (nodes - 1), 0.0),
-        "update": UPDATE_BYTES * shape.parameters / ways / (layout.shards if level else 1) / bandwidth,
-        "again": AGAIN[layout.recompute],
-        "bubble": sent.pipeline_bubble,
+        "waiting": np.where(np.asarray(layout.shards) > 1, collectives * np.log2(nodes), 0.0),
+        "update": UPDATE_BYTES * shape.parameters / ways / where(level >= 1, layout.shards, 1) / bandwidth,
+        "again": per_name(AGAIN, layout.recompute, "recompute"),
+        "bubble": (1 + sent.pipeline_bubble) * imbalance(shape, layout.pipeline) - 1,
     }
+
+
+def imbalance(shape: Shape, pipeline: Numbers) -> Numbers:
+    """The work of the slowest pipeline stage over the mean, whole layers being spread so that the last stage, with the head, has fewer."""
+    head = shape.head_matrix * shape.num_layers / (shape.matmul_parameters - shape.head_matrix)  # in layers
+    mean = (shape.num_layers + head) / pipeline
+    low = np.floor(mean)
+    return np.minimum(np.ceil(mean), np.maximum(low, shape.num_layers - (pipeline - 1) * low + head)) / mean
 
 
 def combine(

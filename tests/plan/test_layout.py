@@ -42,7 +42,9 @@ def test_the_layout_uses_all_devices_keeps_tensor_ranks_in_a_node_and_fits(
 
 
 @pytest.mark.parametrize(("shape", "name", "devices", "length", "batch"), CASES)
-def test_no_neighbour_that_fits_is_more_than_1_percent_faster(shape: Shape, name: str, devices: int, length: int, batch: float) -> None:
+def test_no_neighbour_that_fits_is_faster_by_more_than_predictions_are_off(
+    shape: Shape, name: str, devices: int, length: int, batch: float
+) -> None:
     """Each number halved or doubled, one or two at a time; each sharding and recomputation."""
     found = chosen(shape, name, devices, length, batch)
     own, sequences = float(np.asarray(found.step.total)), round(batch / length)
@@ -69,11 +71,11 @@ def test_no_neighbour_that_fits_is_more_than_1_percent_faster(shape: Shape, name
                         held = memory(shape, other, sequence_length=length, micro_batches=many)
                     except HearthError:
                         continue
-                    if other.context > max(1, length // layout.SHORTEST_CONTEXT) or (sharding == "none" and other.shards > 1):
+                    if other.context > 1 or (sharding == "none" and other.shards > 1):
                         continue
                     if held.fits(device(name).memory_bytes):
                         took = speed.step(shape, device(name), other, sequence_length=length, micro_batches=many)
-                        assert float(np.asarray(took.total)) >= own / 1.01 * (1 - 1e-9), describe(other)
+                        assert float(np.asarray(took.total)) >= own / layout.CLOSE * (1 - 1e-9), describe(other)
                         tried += 1
     assert tried > 0
 
