@@ -15,6 +15,9 @@ from openhearth.ledger import read_json
 
 CONFIG = "config.json"
 
+LOGITS_CHUNK = 1024
+"""Rows of fp32 logits that are alive at any moment in training."""
+
 
 class ModelConfig(BaseModel):
     """A decoder in the exact Qwen3 layout: pre-RMSNorm, per-head QK-norm, RoPE, SwiGLU, no biases, grouped queries."""

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-LOGITS_CHUNK = 1024
-"""Rows of fp32 logits that are alive at any moment in training."""
+from openhearth.model.config import LOGITS_CHUNK as LOGITS_CHUNK
 
 
 class _RMSNorm(Function):

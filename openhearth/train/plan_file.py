@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from openhearth.budget_text import LONGEST
 from openhearth.errors import RecipeError
 from openhearth.ledger import canonical_json
-from openhearth.model.config import ModelConfig
+from openhearth.model.config import LOGITS_CHUNK, ModelConfig
 from openhearth.plain_words import in_plain_words, shown
 from openhearth.plan import hardware
 from openhearth.plan.budget import PLAN_FORMAT
@@ -131,7 +131,7 @@ def require_here(plan: dict[str, Any], where: str) -> None:
             )
         at_once = max(settings.micro_batch_tokens, settings.sequence_length)
         require_memory(
-            training_bytes(config.parameters, config.num_layers, config.hidden_size, at_once),
+            training_bytes(config, at_once, settings.dtype),
             f"{where}: model and {part}.micro_batch_tokens need",
             "follow the plan of a smaller model",
         )
@@ -142,10 +142,24 @@ def most_threads() -> int:
     return max(MOST_THREADS, 4 * hardware.usable_threads())
 
 
-def training_bytes(parameters: int, layers: int, width: int, tokens_at_once: int) -> int:
-    """The least memory that training takes: weights, gradients, two moments and an accumulator in fp32; for every
-    token that is in flight, what a layer keeps for its gradients."""
-    return 20 * parameters + tokens_at_once * 8 * 4 * layers * width
+PROCESS_BYTES, WORKING_WIDTHS = 314_000_000, 40
+"""Of the interpreter with PyTorch; and, per token in flight, what is alive for a moment only and what the allocator leaves in between, in
+widths of the model: fitted to measured peaks of seven shapes, all within 10 % (docs/benchmarks.md)."""
+
+
+def training_bytes(config: ModelConfig, tokens_at_once: int, dtype: str) -> int:
+    """The physical memory that training takes at most, in bytes.
+
+    Master weights, two moments, accumulated gradient, and a gradient with a copy to compute with; for every token that is in flight, what
+    each layer keeps for its gradients and room to work in; a chunk of logits; the gradients of embedding and head before they are added.
+    """
+    size = 2 if dtype == "bfloat16" else 4
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    kept = config.num_layers * (4 * config.hidden_size + 5 * queries + keys + 3 * config.intermediate_size)
+    logits = 3 * 4 * min(LOGITS_CHUNK, tokens_at_once) * config.vocab_size
+    ends = 8 * config.vocab_size * config.hidden_size
+    in_flight = tokens_at_once * size * (kept + WORKING_WIDTHS * config.hidden_size)
+    return PROCESS_BYTES + 20 * config.parameters + in_flight + logits + ends
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:

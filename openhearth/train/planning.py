@@ -89,11 +89,15 @@ class Planning(Stage):
         if self.threads is not None and self.threads > 4 * hardware.usable_threads():
             raise RecipeError(f"plan.threads is {self.threads}; this machine has {hardware.usable_threads()} processors")
         layers, width = self.num_layers or SMALLEST[0], self.hidden_size or SMALLEST[1]
-        parameters = 12 * layers * width**2  # of matrices: 4 d^2 + 8 d^2 a layer
+        least = ModelConfig(
+            vocab_size=SMALLEST[2], hidden_size=width, intermediate_size=8 * width // 3, num_layers=layers, num_heads=width // 32,
+            num_kv_heads=1, head_dim=32, max_position_embeddings=sequence,
+        )  # fmt: skip
         at_once = max(sequence, min(self.batch_tokens or REFERENCE_BATCH, REFERENCE_BATCH))
-        self._require_time(6 * (parameters + SMALLEST[2] * width) + 12 * layers * width * sequence, sequence)
+        self._require_time(least.flops_per_token(sequence), sequence)
         what = self._given("num_layers", "hidden_size", "sequence_length") or "the smallest model"
-        require_memory(training_bytes(parameters, layers, width, at_once), f"{what}: needs", "lower them")
+        dtype = "bfloat16" if self.dtype == "auto" else self.dtype
+        require_memory(training_bytes(least, at_once, dtype), f"{what}: needs", "lower them")
 
     def _require_time(self, token_flops: int, sequence: int) -> None:
         """Raise RecipeError for what no machine trains in the longest run, and for what this one cannot measure in time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,11 @@ def product_rate(dtype: torch.dtype, size: int = 1024, repeats: int = 3) -> floa
     return 2 * size**3 / statistics.median(times)
 
 
+def best_dtype(rates: Mapping[str, float]) -> str:
+    """bfloat16 where its products run at least 1.3 times as fast as fp32's, else float32; from FLOP/s by dtype."""
+    return "bfloat16" if rates["bfloat16"] > 1.3 * rates["float32"] else "float32"
+
+
 class _Silence:
     """A codec for generation that never ends an answer."""
 
@@ -70,8 +76,8 @@ class MachineBench:
         return energy.joules / max(self.elapsed(), 1e-3) if energy.source == MEASURED else None
 
     def best_dtype(self) -> str:
-        """bfloat16 where its products run at least 1.3 times as fast as fp32's, else float32."""
-        return "bfloat16" if self.rates["bfloat16"] > 1.3 * self.rates["float32"] else "float32"
+        """The dtype that training computes in here."""
+        return best_dtype(self.rates)
 
     def step_seconds(self, config: ModelConfig, settings: dict[str, Any], repeats: int = 3) -> float:
         """Seconds of one optimiser step on random tokens: one to warm up, then the median of `repeats`, of fewer when they are long."""
