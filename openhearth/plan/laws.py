@@ -236,12 +236,13 @@ class Terms:
     def effective(self, n: Array, d: Array, unique: Array | None, matched: Array | None = None) -> tuple[Array, Array]:
         """(N', D'): what parameters and repeated tokens are worth (Muennighoff et al. 2023, eq. 5 and 6).
 
-        `matched` are the `matched_parameters` of `unique`, where they are known already.
+        The unique tokens are those that were seen: of more text than a run reads, it has no more than it reads. `matched` are their
+        `matched_parameters`, where they are known already.
         """
         if unique is None:
             return n, d
-        matched = np.minimum(n, self.matched_parameters(unique) if matched is None else matched)
         seen_once = np.minimum(d, unique)
+        matched = np.minimum(n, self.matched_parameters(seen_once) if matched is None else matched)
         repeats, excess = d / seen_once - 1, n / matched - 1
         worth_d = seen_once * (1 - self.repeat_tokens * np.expm1(-repeats / self.repeat_tokens))
         return matched * (1 - self.repeat_parameters * np.expm1(-excess / self.repeat_parameters)), worth_d

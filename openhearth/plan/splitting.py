@@ -77,7 +77,7 @@ def at_quality(
         return _tokens_for(terms, n, target, unique)
 
     n = _crossing(terms, tokens, np.asarray(target), unique, served_tokens, work, halvings, ends_right=False)
-    d = tokens(n)
+    d = tokens(n) if unique is None else tokens_for(terms, n, target, unique)
     found = np.isfinite(d) & (d > 0)
     return np.where(found, n, np.nan), np.where(found, d, np.nan)
 
@@ -85,12 +85,19 @@ def at_quality(
 def tokens_for(terms: Terms, n: Array, target: Array, unique: Array | None = None) -> Array:
     """Tokens after which N parameters reach a loss; infinite where they never do."""
     d = _tokens_for(terms, n, target, unique)
-    return np.where(d > 0, d, np.inf)
+    if unique is None:
+        return np.where(d > 0, d, np.inf)
+    low, high = np.zeros(np.shape(d)), np.log(np.minimum(unique, np.where(d > 0, unique, 1.0)))  # where no text repeats: the loss falls
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        short = terms.loss(n, np.exp(middle), unique) > target
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return np.where(d > unique, d, np.where(d > 0, np.exp(high), np.inf))
 
 
 def _tokens_for(terms: Terms, n: Array, target: Array, unique: Array | None) -> Array:
     """Tokens for a loss, -1 where the size cannot reach it."""
-    worth_n, _ = terms.effective(n, np.ones_like(n), unique)
+    worth_n, _ = terms.effective(n, np.ones_like(n), unique, None if unique is None else terms.matched_parameters(unique))
     left = target - terms.E - terms.A / worth_n**terms.alpha
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         worth_d = np.where(left > 0, (terms.B / np.maximum(left, 1e-300)) ** (1 / terms.beta), -1.0)
@@ -136,10 +143,15 @@ def _gain(terms: Terms, n: Array, d: Array, unique: Array | None, matched: Array
     """ln of (-dL/d ln N) / (-dL/d ln D), less ln of alpha A / (beta B): what a percent of parameters gains over a percent of tokens."""
     if unique is None or matched is None:
         return np.asarray(terms.beta * np.log(d) - terms.alpha * np.log(n))
+    seen = np.minimum(np.maximum(d, 1.0), unique)
+    matched = np.where(d < unique, terms.matched_parameters(seen), matched)
     worth_n, worth_d = terms.effective(n, d, unique, matched)
     excess = np.maximum(n / matched - 1, 0)
     repeats = np.maximum(d / unique - 1, 0)
-    wear = repeats / terms.repeat_tokens - excess / terms.repeat_parameters
-    # d ln N' / d ln N = (N/N') exp(-excess / R_N*), and likewise for D
-    log_n, log_d = np.log(worth_n), np.log(worth_d)
-    return np.asarray((terms.beta + 1) * log_d - (terms.alpha + 1) * log_n + np.log(n / d) + wear)
+    # d N' / d ln N = N exp(-excess / R_N*), d D' / d ln D = D exp(-repeats / R_D*); and until all text is read, more tokens are more
+    # unique ones, which are worth more parameters.
+    own = n * np.exp(-excess / terms.repeat_parameters)
+    raised = np.where((d < unique) & (n > matched), terms.A / terms.B * worth_n ** (-terms.alpha - 1) * (worth_n - own), 0.0)
+    by_data = np.log(d) - (terms.beta + 1) * np.log(worth_d) - repeats / terms.repeat_tokens
+    by_data = np.where(raised > 0, np.log(np.exp(by_data) + raised), by_data)
+    return np.asarray(np.log(n) - excess / terms.repeat_parameters - (terms.alpha + 1) * np.log(worth_n) - by_data)

@@ -307,3 +307,18 @@ def test_what_a_law_does_not_say() -> None:
         law("kaplan").loss(1e9, 1e10, 1e9)
     with pytest.raises(HearthError, match="kaplan knows no repetition or serving"):
         law("kaplan").terms  # noqa: B018
+
+
+def test_repetition_is_counted_as_the_fit_of_muennighoff_counts_it() -> None:
+    """Their own code (datablations, README), with U_D = min(unique, D) as their eq. 5 and 6 say: also where not all the text is read."""
+    rates = np.random.default_rng(0)
+    n, d, unique = (10 ** rates.uniform(low, high, 300) for low, high in ((7, 11), (8, 12), (8, 12)))
+    a, b, e, alpha = 6.255414, 7.3049974, 0.6254804, 0.3526596
+    balance = (alpha * np.exp(a) / (alpha * np.exp(b))) ** (1 / (2 * alpha))
+    seen = np.minimum(unique, d)
+    matched = np.minimum(n, seen * balance**2)
+    worth_d = seen + seen * 15.387756 * (1 - np.exp(-(d / seen - 1) / 15.387756))
+    worth_n = matched + matched * 5.309743 * (1 - np.exp(-(n / matched - 1) / 5.309743))
+    expected = np.exp(e) + np.exp(a) / worth_n**alpha + np.exp(b) / worth_d**alpha
+    assert (d < unique).sum() > 50 and (n > matched).sum() > 50
+    np.testing.assert_allclose(law("muennighoff").loss(n, d, unique), expected, rtol=1e-9)
