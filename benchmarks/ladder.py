@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/ladder.py --dir runs/ladder            # train what is missing, write the table
     .venv/bin/hearth plan fit openhearth/plan/tables/ladder_laptop.csv --form muennighoff
 
-Every rung is trained exactly as a run would train it (same code, rates, schedule, order of data) and scored on the same held-out text;
-HELD_OUT: tuple[Rung, ...] = ((2, 192, 4), (2, 256, 2.5), (4, 192, 3))
-other work. A rung that is done is not trained again; a killed one goes on from its checkpoint.
+Every rung is trained exactly as a run would train it (same code, rates, schedule, order of data) and scored on the same held-out text,
+so that losses do not depend on other work on the machine. As many rungs at once as there are processors, one thread each. A rung that is
+done is not trained again; a killed one goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import csv
 import io
 import json
 import math
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 TABLE = Path(__file__).parents[1] / "openhearth/plan/tables/ladder_laptop.csv"
@@ -34,6 +36,15 @@ LADDER: tuple[Rung, ...] = (
 HELD_OUT: tuple[Rung, ...] = ((2, 192, 4), (2, 256, 2.5), (4, 192, 3))
 """Larger in FLOPs than every rung of the ladder."""
 
+SEQUENCE = 256
+"""Tokens of context, as in runs of less than ten minutes."""
+
+
+def name_of(rung: Rung) -> str:
+    """'2x96-3M'."""
+    layers, width, millions = rung
+    return f"{layers}x{width}-{millions:g}M"
+
 
 def train_rung(rung: Rung, folder: Path, artifacts: dict[str, Path], threads: int) -> dict[str, float | int | str]:
     """One row of the table: the held-out bits per byte of a model trained for this long."""
@@ -51,7 +62,7 @@ def train_rung(rung: Rung, folder: Path, artifacts: dict[str, Path], threads: in
     from openhearth.watch import Teller, Watcher
 
     layers, width, millions = rung
-    sequence, seed = 256, 1
+    sequence, seed = SEQUENCE, 1
     tokenizer = Tokenizer.load(artifacts["tokenizer"])
     tokens = Tokens(artifacts["tokenizer"] / "train")
     steps = round(millions * 1e6 / REFERENCE_BATCH)
@@ -60,7 +71,7 @@ def train_rung(rung: Rung, folder: Path, artifacts: dict[str, Path], threads: in
         bos_token_id=tokenizer.bos, eos_token_id=tokenizer.im_end, machine={}, threads=threads, dtype="", sequence_length=sequence,
     )  # fmt: skip
     config = shape(layers, width, facts)
-    out = folder / f"{layers}x{width}-{millions:g}M"
+    out = folder / name_of(rung)
     done = out / "row.json"
     if done.exists():
         row: dict[str, float | int | str] = json.loads(done.read_text())
@@ -100,6 +111,7 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=Path("runs/ladder"), help="where the rungs are kept")
     parser.add_argument("--table", type=Path, default=TABLE, help="the table that is written")
     parser.add_argument("--recipe", type=Path, default=Path("recipes/laptop.toml"))
+    parser.add_argument("--jobs", type=int, help="rungs at once; as many as processors when left out")
     options = parser.parse_args()
 
     from openhearth.ledger import write_atomic
@@ -109,10 +121,14 @@ def main() -> None:
 
     made = run(Recipe.load(options.recipe), options.dir / "text", until="tokenizer").made
     artifacts = {kind: artifact.path for kind, artifact in made.items()}
-    table = []
-    for rung in (*LADDER, *HELD_OUT):
-        table.append(train_rung(rung, options.dir, artifacts, usable_threads()))
-        print(json.dumps(table[-1]), flush=True)
+    rungs = sorted((*LADDER, *HELD_OUT), key=lambda rung: -rung[0] * rung[1] * rung[2])
+    rows = {}
+    with ProcessPoolExecutor(options.jobs or usable_threads(), mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(train_rung, rung, options.dir, artifacts, 1): rung for rung in rungs}
+        for done in as_completed(waiting):
+            rows[waiting[done]] = done.result()
+            print(json.dumps(done.result()), flush=True)
+    table = [rows[rung] for rung in (*LADDER, *HELD_OUT)]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()
