@@ -56,7 +56,7 @@ ADAMW_MATRIX_RATE = 0.003
 
 
 def context_for(budget_seconds: float) -> int:
-    """Tokens of context: on minutes of training a short window learns more per second (docs/log.md)."""
+    """Tokens of context: up to 5 M tokens of training 512 cost more than they gain (docs/log.md)."""
     return 256 if budget_seconds < 600 else 512
 
 
@@ -423,6 +423,11 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
             f"By that law the held-out text will take {foreseen['value']:.3f} bits per byte before fine-tuning "
             f"({foreseen['low']:.3f} to {foreseen['high']:.3f}, 95 % of single runs)."
         )
+        if tokens > prediction.COPYING_TOKENS:
+            draft.why.append(
+                f"Beyond {prediction.COPYING_TOKENS / 1e6:.1f} M tokens a small model may learn to copy from its context, which lowers the "
+                f"loss by about {prediction.COPYING_GAIN:.0%} at once; the law cannot say when, so the interval reaches down that far."
+            )
     elif facts.source == "stdlib":
         draft.why.append(
             f"No loss is predicted: the ladder's runs had {prediction.VOCABULARY:,} ids and {prediction.CONTEXT} tokens of context, and "
