@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -76,27 +71,6 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_bytes(tmp_path: Path, at:
     for name in ("model.safetensors", "steps.jsonl", "trace.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (out / "checkpoints").exists()
-
-
-def test_kill_9_in_a_real_process_loses_nothing(tmp_path: Path) -> None:
-    script = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path;"
-        "from tests.train import tiny as t;"
-        "slow = lambda step: (time.sleep(0.05), t.batches(step))[1];"
-        "out = Path(sys.argv[2]); out.mkdir(exist_ok=True);"
-        "t.train(t.CONFIG, t.settings(steps=30, checkpoint_steps=3), t.first_weights, slow, out, t.Quiet())"
-    )
-    out = tmp_path / "killed"
-    command = [sys.executable, "-c", script, str(Path(__file__).parents[2]), str(out)]
-    for wanted in ("step-00000006", "step-00000015"):
-        process = subprocess.Popen(command)
-        while not (out / "checkpoints" / wanted).exists() and process.poll() is None:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    subprocess.run(command, check=True)
-    run(tmp_path / "whole", steps=30, checkpoint_steps=3)
-    assert weights(out) == weights(tmp_path / "whole")
 
 
 def test_a_disk_that_fills_up_during_training_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
