@@ -82,6 +82,8 @@ def test_whatever_call_a_save_ends_in_the_checkpoint_before_it_is_whole(
 
                 def call(*arguments: Any, real: Any = real, **more: Any) -> Any:
                     nonlocal counted
+                    if "rb" in (*arguments, more.get("mode")) and fault == "full":  # reading needs no room
+                        return real(*arguments, **more)
                     counted += 1
                     if counted == at:
                         raise Crashed if fault == "crash" else OSError(errno.ENOSPC, "no space left")
