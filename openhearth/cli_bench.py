@@ -16,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     rich_markup_mode="rich",
+    epilog=examples("hearth bench train", "hearth bench train --shape S --json"),
 )
 
 

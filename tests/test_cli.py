@@ -28,7 +28,7 @@ LAPTOP = str(ROOT / "recipes" / "laptop.toml")
 
 
 def hearth(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    where = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    where = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}  # as users have it
     command = [sys.executable, "-m", "openhearth", *arguments]
     return subprocess.run(command, cwd=cwd, env=where, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, **options)
 
@@ -104,7 +104,7 @@ def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
     [
         (["rn"], "no such command 'rn'"),
         (["ran"], "Did you mean 'run'"),
-        (["zzz"], "the commands are run, plan, sweep, compare, runs, show, verify, rebuild, chat, generate"),
+        (["zzz"], "the commands are run, plan, sweep, compare, bench, runs, show, verify, rebuild, chat, generate"),
         (["run", "--bugdet", "3 min"], "no such option: --bugdet"),
         (["run", "--budget"], "requires an argument"),
         (["run", "a.toml", "b.toml"], "unexpected extra argument"),
