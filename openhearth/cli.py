@@ -5,6 +5,7 @@ Whatever a user can mend ends in one line on the standard error and exit status 
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from pathlib import Path
@@ -215,6 +216,8 @@ def _status(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains when it flushes at its end
         return 141
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed, there is nothing to add
+            return 2
         said = _usage(error)
         if said is None:
             raise
@@ -224,7 +227,12 @@ def _status(arguments: list[str]) -> int:
 
 def _asked(arguments: list[str]) -> typer.Typer:
     """The command line as far as it is asked for."""
-    name, *rest = arguments or [""]
+    name, *rest = arguments or ["--help"]
+    if name in ("--help", "-h"):  # names the groups, not what is in them
+        outer = copy.copy(app)
+        groups = ((cli_plan, "laws", "plan"), (cli_bench, "train", "bench"))
+        outer.registered_groups = [TyperInfo(cli_plan.only(room.app, inner), name=group) for room, inner, group in groups]
+        return outer
     if name not in COMMANDS:
         return app
     small = cli_plan.only(app, name)

@@ -79,6 +79,12 @@ def test_help_takes_less_than_three_tenths_of_a_second_of_work_and_imports_no_ro
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.parametrize("arguments", [(), ("plan",), ("bench",)])
+def test_without_a_command_the_help_is_shown_and_nothing_complains(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ran = hearth(*arguments, cwd=tmp_path)
+    assert ran.returncode == 2 and "Usage: hearth" in ran.stdout and ran.stderr == ""
+
+
 def test_version_and_module_and_api(tmp_path: Path) -> None:
     assert hearth("--version", cwd=tmp_path).stdout == f"hearth {openhearth.__version__}\n"
     code = "import sys, openhearth as o; assert 'torch' not in sys.modules; print(o.run.__name__, o.load.__name__, o.verify.__name__)"
