@@ -189,10 +189,6 @@ class _Task:
             welch(list(a), list(b)), " and ".join(over), notes, curves,
         )  # fmt: skip
 
-    @staticmethod
-    def _needs(curves: tuple[Curve, Curve], differences: Floats) -> tuple[Floats, Floats]:
-        return from_curves(*curves, differences)
-
     def _part(self, axis: str, part: Floats, second: bool) -> Floats:
         """The part of the tokens as a part of the axis: of the seconds it is not the same, since steps differ."""
         if axis != "seconds":

@@ -117,7 +117,7 @@ def measure(task: Task) -> dict[str, Any]:
             "rest": step - sum(seconds[name] for name in ("products", "attention", "head_and_loss", "optimiser", "data")),
         },
         "peak_bytes": peak,
-        "predicted_peak_bytes": training_bytes(config, task.batch_tokens, task.dtype),
+        "predicted_peak_bytes": training_bytes(config, task.batch_tokens, task.dtype, saves=False),
     }
 
 

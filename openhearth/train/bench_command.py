@@ -66,7 +66,7 @@ def train_command(
                 f"--batch-tokens {batch_tokens:,}: must be a multiple of the context of {text}, {config.max_position_embeddings:,}"
             )
         least = "bfloat16" if dtype == "auto" else dtype
-        require_memory(training_bytes(config, batch_tokens, least), f"--shape {text}: needs", "lower it, or --batch-tokens")
+        require_memory(training_bytes(config, batch_tokens, least, saves=False), f"--shape {text}: needs", "lower it, or --batch-tokens")
     if compiled:
         from openhearth.train.machine import compiler_available
 

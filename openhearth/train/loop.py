@@ -15,6 +15,7 @@ import gc
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -73,33 +74,39 @@ def train(
     run.finish()
 
 
+@dataclass
 class _Run:
     """The state of a run, and what is done at a step, when a step is bad, and at the end."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        settings: Settings,
-        initial: Callable[[], Mapping[str, Tensor]],
-        batches: Callable[[int], Batch],
-        out: Path,
-        tell: Tell,
-        data: str,
-    ) -> None:
-        self.config, self.settings, self.initial, self.batches, self.out, self.tell = config, settings, initial, batches, out, tell
-        self.fixed: Json = {"model": config.model_dump(mode="json"), "settings": settings.model_dump(mode="json"), "data": data}
+    config: ModelConfig
+    settings: Settings
+    initial: Callable[[], Mapping[str, Tensor]]
+    batches: Callable[[int], Batch]
+    out: Path
+    tell: Tell
+    data: str
+    history: History = field(default_factory=History)
+    good: int = 0
+    """Steps after which a rewind finds the weights; 0: the first weights."""
+    kept: int = 0
+    """Steps that the disk holds."""
+    before: float = 0.0
+    """Seconds of earlier attempts."""
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.fixed: Json = {
+            "model": self.config.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json"),
+            "data": self.data,
+        }
         self.environment: Json = {
             "torch": str(torch.__version__),
             "python": platform.python_version(),
             "processor": torch.backends.cpu.get_cpu_capability(),
         }
-        self.trainer = Trainer(config, settings, initial())
-        self.history = History()
-        self.saver = Saver(out / "checkpoints")
-        self.good = 0  # steps after which a rewind finds the weights; 0: the first weights
-        self.kept = 0  # steps that the disk holds
-        self.before = 0.0  # seconds of earlier attempts
-        self.began = time.monotonic()
+        self.trainer = Trainer(self.config, self.settings, self.initial())
+        self.saver = Saver(self.out / "checkpoints")
 
     def resume(self) -> None:
         """Go on from the newest checkpoint that can be used."""

@@ -147,8 +147,9 @@ PROCESS_BYTES, WORKING_WIDTHS = 314_000_000, 40
 widths of the model: fitted to measured peaks of seven shapes, all within 10 % (docs/benchmarks.md)."""
 
 
-def training_bytes(config: ModelConfig, tokens_at_once: int, dtype: str) -> int:
-    """The physical memory that training takes at most, in bytes.
+def training_bytes(config: ModelConfig, tokens_at_once: int, dtype: str, *, saves: bool = True) -> int:
+    """The physical memory that training takes at most, in bytes; where nothing is saved (`saves`) without the copy that a checkpoint is
+    written from.
 
     Master weights, two moments, accumulated gradient, and a gradient with a copy to compute with; for every token that is in flight, what
     each layer keeps for its gradients and room to work in; a chunk of logits; the gradients of embedding and head before they are added.
@@ -159,7 +160,8 @@ def training_bytes(config: ModelConfig, tokens_at_once: int, dtype: str) -> int:
     logits = 3 * 4 * min(LOGITS_CHUNK, tokens_at_once) * config.vocab_size
     ends = 8 * config.vocab_size * config.hidden_size
     in_flight = tokens_at_once * size * (kept + WORKING_WIDTHS * config.hidden_size)
-    return PROCESS_BYTES + 20 * config.parameters + in_flight + logits + ends
+    states = (20 + 12 * saves) * config.parameters
+    return PROCESS_BYTES + states + in_flight + logits + ends
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:

@@ -32,7 +32,7 @@ def test_memory_is_foretold_within_15_percent(
 ) -> None:
     config = shape(name, context, vocab)
     config = config.model_copy(update={"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": config.hidden_size // heads})
-    assert training_bytes(config, tokens, "float32") == pytest.approx(measured * MIB, rel=0.15)
+    assert training_bytes(config, tokens, "float32", saves=False) == pytest.approx(measured * MIB, rel=0.15)
 
 
 def test_shapes_s_and_m_are_those_of_the_comparison() -> None:

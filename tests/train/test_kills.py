@@ -97,6 +97,7 @@ def test_fifty_kills_lose_nothing(whole: Path, tmp_path: Path, seed: int) -> Non
 def test_a_run_that_is_told_to_stop_keeps_the_step_that_it_is_at(whole: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = started(tmp_path)
     while latest_step(tmp_path) < 3:
+        assert process.is_alive(), "it ended before its first checkpoint"
         time.sleep(0.01)
     os.kill(process.pid, number)
     process.join()
