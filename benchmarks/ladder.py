@@ -115,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from openhearth.ledger import write_atomic
-    from openhearth.plan.hardware import usable_threads
+    from openhearth.plan.host import usable_threads
     from openhearth.recipe import Recipe
     from openhearth.runner import run
 

@@ -143,12 +143,15 @@ def loss(
     end(loss_command(models, law=law, unique_tokens=unique_tokens, bigger=bigger, json=json, plot=plot))
 
 
-@app.command(epilog=examples("hearth plan laws", "hearth plan laws --json"))
-def laws(json: Json = False) -> None:
+@app.command(epilog=examples("hearth plan laws", "hearth plan laws muennighoff", "hearth plan laws --json"))
+def laws(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One law; without, all.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
     """List the laws: formula, coefficients exact and printed, source, and the runs behind them."""
     from openhearth.plan.commands.laws import laws_command
 
-    end(laws_command(json=json))
+    end(laws_command(name, json=json))
 
 
 @app.command(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from openhearth.plan import fit
-from openhearth.plan.laws import LAWS, TABLES
+from openhearth.plan.scaling_laws import LAWS, TABLES
 
 SEED = 42
 """With it the rows of the first table are those of the notebook of Besiroglu et al. 2024."""

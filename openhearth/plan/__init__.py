@@ -1,6 +1,7 @@
 """What a budget buys, before it is spent: scaling laws, cost, memory, layout, price. Useful by itself; never imports torch.
 
-Every command of `hearth plan` has a function of the same name here, imported when it is first asked for:
+Every command of `hearth plan` has a function of the same name here, imported when it is first asked for. No module of this room has the
+name of a command: the module would take the function's place.
 
     optimal(flops=...)     parameters, tokens and loss that a budget buys, by each law, with intervals
     loss(N, D)             what a model of N parameters reaches after D tokens, by each law
@@ -10,8 +11,9 @@ Every command of `hearth plan` has a function of the same name here, imported wh
     fit(...)               the coefficients of a law from runs, with their uncertainty
     claims()               well-known statements about scale, tested
     backtest()             predictions for published runs against what was reported
+    laws()                 the laws: formula, coefficients, source, the runs behind them
+    hardware()             the catalogue of devices: peaks, memory, power, dated prices (also `accelerators`)
     energy(hours, on)      energy, CO2 and money of chip-hours
-    accelerators()         the catalogue of devices behind `hearth plan hardware`
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ _HOMES = {
     "claims": "openhearth.plan.statements",
     "backtest": "openhearth.plan.backtesting",
     "energy": "openhearth.plan.cost",
+    "laws": "openhearth.plan.scaling_laws",
+    "hardware": "openhearth.plan.catalogue",
     "accelerators": "openhearth.plan.catalogue",
 }
-__all__ = ["accelerators", "backtest", "claims", "energy", "fit", "ladder", "loss", "optimal", "recipe", "shape"]
+__all__ = ["accelerators", "backtest", "claims", "energy", "fit", "hardware", "ladder", "laws", "loss", "optimal", "recipe", "shape"]
 
 
 def __getattr__(name: str) -> Any:

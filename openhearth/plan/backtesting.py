@@ -21,10 +21,10 @@ from openhearth.errors import HearthError
 from openhearth.plan import catalogue, cost, layout, speed
 from openhearth.plan.catalogue import Device
 from openhearth.plan.decoders import decoder
-from openhearth.plan.laws import DEFAULT
-from openhearth.plan.laws import law as law_named
 from openhearth.plan.published_runs import NO_HOURS, Run, read, remark, trap
 from openhearth.plan.recipes import ROUNDED, default_batch, shared_batch
+from openhearth.plan.scaling_laws import DEFAULT
+from openhearth.plan.scaling_laws import law as law_named
 
 SEQUENCE = 2048
 """Of a run that does not say: until 2023; twice that since."""

@@ -131,12 +131,12 @@ def _of_flops(text: str, shown: str, found: re.Match[str]) -> Budget:
 
 
 def _hardware(shown: str, more: str, what: str) -> tuple[int, str, str | None]:
-    from openhearth.plan.quantities import hardware
+    from openhearth.plan.quantities import count_and_device
 
     found = _ON.fullmatch(more)
     if found is None:
         raise RecipeError(f"{shown}: {what} needs hardware to be spent on; write {EXAMPLES}")
-    count, device = hardware(found["hardware"], "on")
+    count, device = count_and_device(found["hardware"], "on")
     return count, device, found["price"]
 
 
@@ -167,9 +167,9 @@ def _of_money(text: str, shown: str, found: re.Match[str]) -> Budget:
 
 
 def _of_time_on(text: str, found: re.Match[str]) -> Budget:
-    from openhearth.plan.quantities import hardware
+    from openhearth.plan.quantities import count_and_device
 
-    chips, device = hardware(found["hardware"], "on")
+    chips, device = count_and_device(found["hardware"], "on")
     seconds = budget_seconds(found["time"])
     hours = chips * seconds / 3600
     flops, why = _spent(hours, device)

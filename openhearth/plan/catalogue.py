@@ -20,7 +20,7 @@ from typing import Any
 
 from openhearth.errors import HearthError, nearest
 from openhearth.inputs import read_small
-from openhearth.plan.quantities import hardware
+from openhearth.plan.quantities import count_and_device
 
 TABLE = Path(__file__).with_name("tables") / "accelerators.csv"
 
@@ -156,7 +156,7 @@ def find(name: str) -> Device | None:
 
 def parse(text: str, what: str = "--on") -> tuple[int, Device]:
     """'2048xa100-80' as (2048, its Device). Raises HearthError."""
-    count, name = hardware(text, what)
+    count, name = count_and_device(text, what)
     return count, device(name)
 
 
@@ -177,8 +177,11 @@ def _known() -> tuple[Mapping[str, Device], Mapping[str, str]]:
     return _catalogue(own, stamp)
 
 
-def accelerators() -> list[dict[str, Any]]:
-    """The catalogue as plain values, one dict a device; keys in docs/plan/hardware.md."""
+def hardware(name: str | None = None) -> list[dict[str, Any]]:
+    """The catalogue, or the one device of that name, as plain values, one dict a device; keys in docs/plan/hardware.md.
+
+    Raises HearthError for an unknown device, with the nearest name.
+    """
     return [
         {
             "id": each.id,
@@ -202,8 +205,12 @@ def accelerators() -> list[dict[str, Any]]:
             "questions": list(each.questions),
             "origin": each.origin,
         }
-        for each in devices().values()
+        for each in (devices().values() if name is None else [device(name)])
     ]
+
+
+accelerators = hardware
+"""The other name of the command."""
 
 
 def _own_file() -> Path | None:

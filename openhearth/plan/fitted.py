@@ -16,8 +16,8 @@ import numpy as np
 
 from openhearth.errors import HearthError
 from openhearth.plan.forms import Form, Runs
-from openhearth.plan.laws import Domain, Law, Number, above_zero, plain
 from openhearth.plan.newton import Floats
+from openhearth.plan.scaling_laws import Domain, Law, Number, above_zero, plain
 
 FAR = 2.0
 """Powers of ten beyond the runs that are answered only when asked for with `extrapolate`."""

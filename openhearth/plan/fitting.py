@@ -19,8 +19,8 @@ from openhearth.errors import HearthError, nearest
 from openhearth.plan import forms, solving
 from openhearth.plan.fitted import FLAT, WEAK, Fit, HeldOut, Profile
 from openhearth.plan.forms import FORMS, Form, Runs
-from openhearth.plan.laws import above_zero
 from openhearth.plan.newton import Floats
+from openhearth.plan.scaling_laws import above_zero
 
 SEED = 42
 OUTLIER = 5.0

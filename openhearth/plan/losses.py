@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from openhearth.plan.laws import DEFAULT, LAWS, Law, Number, Terms, above_zero
-from openhearth.plan.laws import law as law_named
+from openhearth.plan.scaling_laws import DEFAULT, LAWS, Law, Number, Terms, above_zero
+from openhearth.plan.scaling_laws import law as law_named
 
 
 def loss(parameters: Number, tokens: Number, *, law: str | Law = DEFAULT, unique_tokens: Number | None = None) -> Any:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from openhearth.errors import HearthError
-from openhearth.plan.laws import DEFAULT, LAWS, Array, Law, Number, Terms, interval_of, plain
-from openhearth.plan.laws import law as law_named
 from openhearth.plan.questions import Question, ask, price_of_a_flop, refusal, share
+from openhearth.plan.scaling_laws import DEFAULT, LAWS, Array, Law, Number, Terms, interval_of, plain
+from openhearth.plan.scaling_laws import law as law_named
 from openhearth.plan.splitting import HALVINGS, ROUGH, at_quality, within_budget
 
 INTERVALS_UP_TO = 64

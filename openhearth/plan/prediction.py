@@ -65,7 +65,7 @@ def loss(parameters: float, tokens: float, unique_tokens: float) -> float:
 
 def worth(tokens: float, unique_tokens: float) -> float:
     """Different tokens that would do as well."""
-    from openhearth.plan.laws import effective_tokens
+    from openhearth.plan.scaling_laws import effective_tokens
 
     return min(tokens, unique_tokens * float(effective_tokens(tokens / unique_tokens)))
 

@@ -53,7 +53,7 @@ def flops(text: str | float, what: str = "--flops") -> float:
     return count(text, what, low=1e15, high=1e30, unit="flops")
 
 
-def hardware(text: str, what: str = "--on") -> tuple[int, str]:
+def count_and_device(text: str, what: str = "--on") -> tuple[int, str]:
     """'2048xa100-80' as (2048, 'a100-80'); a device alone is one of it. The catalogue knows whether the device exists."""
     found = _ON.fullmatch(text)
     if found is None:

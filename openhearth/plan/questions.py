@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from openhearth.errors import HearthError
-from openhearth.plan.laws import Array, Law, Number, above_zero
+from openhearth.plan.scaling_laws import Array, Law, Number, above_zero
 from openhearth.plan.splitting import Work
 
 LEAST_FLOPS, MOST_FLOPS = 1e15, 1e30

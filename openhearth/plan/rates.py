@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from openhearth.plan.laws import LAWS, Number, above_zero, plain
+from openhearth.plan.scaling_laws import LAWS, Number, above_zero, plain
 
 STEPLAW_MEAN = (0.58630779, -0.71292229, 0.30749095, -0.54354217, 0.57094436)
 """Means of the 1,000 bootstraps that StepLaw publishes: ln lr = c + n ln N + d ln D; ln batch = c + d ln D."""

@@ -23,12 +23,12 @@ from openhearth.inputs import read_small
 from openhearth.plan import catalogue, cost, layout, returns, speed
 from openhearth.plan.catalogue import Device
 from openhearth.plan.decoders import decoder
-from openhearth.plan.laws import DEFAULT, Law, effective_tokens
-from openhearth.plan.laws import law as law_named
 from openhearth.plan.memory import memory
 from openhearth.plan.published import Published
 from openhearth.plan.quantities import count, say
 from openhearth.plan.rates import step_law
+from openhearth.plan.scaling_laws import DEFAULT, Law, effective_tokens
+from openhearth.plan.scaling_laws import law as law_named
 from openhearth.plan.shapes import CONVENTIONS, MAX_BYTES, Shape
 
 ROUNDED = 0.05

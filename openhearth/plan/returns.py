@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from openhearth.plan.laws import DEFAULT, Array, Law, Number, Terms, above_zero, plain
-from openhearth.plan.laws import law as law_named
+from openhearth.plan.scaling_laws import DEFAULT, Array, Law, Number, Terms, above_zero, plain
+from openhearth.plan.scaling_laws import law as law_named
 from openhearth.plan.splitting import tokens_for
 
 

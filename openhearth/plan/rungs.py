@@ -15,9 +15,9 @@ def ladder(usd: Sequence[float] = BUDGETS, *, usd_per_flop: float, law: str | No
 
     Raises HearthError for a law that gives no loss, or budgets that are not above zero.
     """
-    from openhearth.plan.laws import DEFAULT
-    from openhearth.plan.laws import law as law_named
     from openhearth.plan.optimum import optimal
+    from openhearth.plan.scaling_laws import DEFAULT
+    from openhearth.plan.scaling_laws import law as law_named
 
     chosen = law_named(law or DEFAULT)
     chosen.loss(1e9, 1e10)  # says so when the law only allocates

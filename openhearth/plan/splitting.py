@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from openhearth.plan.laws import Array, Terms
+from openhearth.plan.scaling_laws import Array, Terms
 
 ASPECT = 128
 """Width over depth of the decoder that stands for N parameters where attention is counted."""

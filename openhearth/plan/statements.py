@@ -16,9 +16,9 @@ from typing import Any
 
 from openhearth.errors import HearthError, nearest
 from openhearth.plan import losses, returns
-from openhearth.plan.laws import LAWS, TABLES, effective_tokens, law
 from openhearth.plan.optimum import optimal
 from openhearth.plan.quantities import say, say_usd
+from openhearth.plan.scaling_laws import LAWS, TABLES, effective_tokens, law
 
 TRUE, PARTLY, FALSE = "true", "partly true", "false"
 REFIT = "refit"

@@ -12,7 +12,7 @@ from typing import Any
 
 from openhearth.errors import HearthError
 from openhearth.model.config import ModelConfig
-from openhearth.plan import hardware
+from openhearth.plan import host
 from openhearth.train.plan_file import MOST_LAYERS, WIDEST, require_memory, training_bytes
 from openhearth.train.settings import LARGEST_BATCH, LONGEST_SEQUENCE
 
@@ -72,7 +72,7 @@ def train_command(
 
         if not compiler_available():
             raise HearthError("--compile: no C++ compiler (c++, g++ or clang++) is on this machine; leave it out")
-    threads = threads or hardware.usable_threads()
+    threads = threads or host.usable_threads()
     from openhearth.train.bench import Task, ceilings, measure
     from openhearth.train.probe import best_dtype
 
@@ -86,7 +86,7 @@ def train_command(
             _say(f"measuring {text}: {config.parameters / 1e6:.1f} M parameters, {rounds} rounds")
             task = Task(text, config, batch_tokens, optimizer, taken, compiled, threads, rounds)
             found.append(one_by_one.submit(measure, task).result())
-    facts = {"machine": {**hardware.describe(), "threads_used": threads, **machine}, "flops_convention": CONVENTION, "shapes": found}
+    facts = {"machine": {**host.describe(), "threads_used": threads, **machine}, "flops_convention": CONVENTION, "shapes": found}
     print(jsonlib.dumps(facts, indent=2) if json else "\n".join(lines(facts)))
     return 0
 

@@ -16,7 +16,7 @@ from openhearth.errors import RecipeError
 from openhearth.ledger import canonical_json
 from openhearth.model.config import LOGITS_CHUNK, ModelConfig
 from openhearth.plain_words import in_plain_words, shown
-from openhearth.plan import hardware
+from openhearth.plan import host
 from openhearth.plan.budget import PLAN_FORMAT
 from openhearth.plan.budgets import FASTEST_RATE
 from openhearth.train.settings import MOST_HELDOUT_BYTES, MOST_NEW_TOKENS, MOST_PROMPTS, Settings
@@ -126,7 +126,7 @@ def require_here(plan: dict[str, Any], where: str) -> None:
         settings = settings_of(plan, part)
         if settings.threads > most_threads():
             raise RecipeError(
-                f"{where}: {part}.threads is {settings.threads:,}; this machine has {hardware.usable_threads()} processors, "
+                f"{where}: {part}.threads is {settings.threads:,}; this machine has {host.usable_threads()} processors, "
                 f"at most {most_threads():,} threads are started"
             )
         at_once = max(settings.micro_batch_tokens, settings.sequence_length)
@@ -139,7 +139,7 @@ def require_here(plan: dict[str, Any], where: str) -> None:
 
 def most_threads() -> int:
     """Threads that a followed plan may ask for here."""
-    return max(MOST_THREADS, 4 * hardware.usable_threads())
+    return max(MOST_THREADS, 4 * host.usable_threads())
 
 
 PROCESS_BYTES, WORKING_WIDTHS = 314_000_000, 40
@@ -166,7 +166,7 @@ def training_bytes(config: ModelConfig, tokens_at_once: int, dtype: str, *, save
 
 def require_memory(needed: int, what: str, remedy: str) -> None:
     """Raise RecipeError ('WHAT 99 GB to train, this machine has 24 GB; REMEDY') when it has less memory than that."""
-    memory = hardware.memory_bytes()
+    memory = host.memory_bytes()
     if memory is not None and needed > memory:
         raise RecipeError(f"{what} {needed / 1e9:,.0f} GB to train, this machine has {memory / 1e9:,.0f} GB; {remedy}")
 

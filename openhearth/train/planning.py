@@ -15,7 +15,7 @@ from openhearth.budget_text import LONGEST, say_seconds
 from openhearth.errors import DamagedError, RecipeError
 from openhearth.ledger import Ledger, read_json, write_json
 from openhearth.model.config import ModelConfig
-from openhearth.plan import hardware
+from openhearth.plan import host
 from openhearth.plan.budget import REFERENCE_BATCH, Facts, context_for, derive
 from openhearth.plan.budgets import FASTEST_RATE
 from openhearth.stage import Made, Setting, Stage, Tell
@@ -86,8 +86,8 @@ class Planning(Stage):
         sequence = self.sequence_length or context_for(self.budget_seconds)
         if self.batch_tokens is not None and self.batch_tokens % sequence:
             raise RecipeError(f"plan.batch_tokens is {self.batch_tokens}; it must be a multiple of the sequence length, {sequence}")
-        if self.threads is not None and self.threads > 4 * hardware.usable_threads():
-            raise RecipeError(f"plan.threads is {self.threads}; this machine has {hardware.usable_threads()} processors")
+        if self.threads is not None and self.threads > 4 * host.usable_threads():
+            raise RecipeError(f"plan.threads is {self.threads}; this machine has {host.usable_threads()} processors")
         layers, width = self.num_layers or SMALLEST[0], self.hidden_size or SMALLEST[1]
         least = ModelConfig(
             vocab_size=SMALLEST[2], hidden_size=width, intermediate_size=8 * width // 3, num_layers=layers, num_heads=width // 32,
@@ -110,7 +110,7 @@ class Planning(Stage):
         assert self.budget_seconds is not None
         # four updates are timed, and two readings of eight sequences, each a third of the work of training on them
         tokens = 4 * (self.batch_tokens or max(sequence, REFERENCE_BATCH)) + 16 * sequence // 3
-        rate = min(FASTEST_RATE, FASTEST_CORE * hardware.usable_threads())
+        rate = min(FASTEST_RATE, FASTEST_CORE * host.usable_threads())
         seconds, allowed = tokens * token_flops / rate, max(MEASURING, 0.1 * self.budget_seconds)
         if seconds > allowed:
             given = self._given("batch_tokens", "sequence_length", "num_layers", "hidden_size")
@@ -150,9 +150,9 @@ class Planning(Stage):
             raise RecipeError("plan.compile is true, but no C++ compiler (c++, g++ or clang++) is on this machine; set it to false")
         tokenizer = Tokenizer.load(made["tokenizer"].path)
         tell.note("measuring this machine")
-        threads = self.threads or hardware.usable_threads()
+        threads = self.threads or host.usable_threads()
         bench = MachineBench(threads)
-        machine = hardware.describe() | {"product_gflops": {name: round(rate / 1e9, 1) for name, rate in bench.rates.items()}}
+        machine = host.describe() | {"product_gflops": {name: round(rate / 1e9, 1) for name, rate in bench.rates.items()}}
         assert self.budget_seconds is not None, "resolve() fills in the budget"
         facts = Facts(
             budget_seconds=self.budget_seconds,

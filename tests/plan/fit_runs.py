@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from openhearth.plan import laws
+from openhearth.plan import scaling_laws
 from openhearth.plan.runs_table import read_table
 
-TABLES = Path(laws.__file__).with_name("tables")
+TABLES = Path(scaling_laws.__file__).with_name("tables")
 CHINCHILLA = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
 
 

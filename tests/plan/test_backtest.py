@@ -15,8 +15,8 @@ from openhearth.errors import HearthError
 from openhearth.plan import backtest, speed
 from openhearth.plan.backtesting import family_of, predict
 from openhearth.plan.commands.backtest import backtest_command
-from openhearth.plan.laws import law
 from openhearth.plan.published_runs import Run, read, remark, trap
+from openhearth.plan.scaling_laws import law
 
 ROOT = Path(__file__).parents[2]
 

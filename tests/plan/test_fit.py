@@ -11,7 +11,7 @@ import pytest
 
 import openhearth.plan as plan
 from openhearth.errors import HearthError
-from openhearth.plan import forms, laws, solving
+from openhearth.plan import forms, scaling_laws, solving
 from openhearth.plan.fitting import fit
 from openhearth.plan.forms import Free, Objective, Runs
 from openhearth.plan.newton import minimise
@@ -103,7 +103,7 @@ def test_the_over_training_form_gives_back_its_law() -> None:
 
 def test_the_repeated_data_form_gives_back_its_law() -> None:
     n, d, _, unique = datablations()
-    law = laws.law("muennighoff")
+    law = scaling_laws.law("muennighoff")
     found = fit(n, d, law.loss(n, d, unique), unique_tokens=unique, form="muennighoff", bootstraps=0)
     assert found.coefficients == pytest.approx({name: law.coefficients.get(name, 0.3526596) for name in found.coefficients}, rel=1e-6)
     assert found.objective < 1e-20
@@ -362,7 +362,7 @@ def test_two_decades_beyond_the_runs_is_refused_unless_asked_for() -> None:
 def test_a_fit_is_a_law_of_the_room() -> None:
     n, d, loss = noisy()
     found = fit(n, d, loss, bootstraps=80)
-    law = laws.law(found.law)
+    law = scaling_laws.law(found.law)
     optimum = found.optimal(1e20)
     assert law.optimal(1e20) == pytest.approx((optimum.parameters.value, optimum.tokens.value))
     assert law.loss(n, d) == pytest.approx(loss, rel=0.1) and law.resamples is found.samples

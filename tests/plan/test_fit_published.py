@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from openhearth.errors import HearthError
-from openhearth.plan import forms, laws, solving
+from openhearth.plan import forms, scaling_laws, solving
 from openhearth.plan.fitting import fit
 from openhearth.plan.forms import Objective, Runs
 from openhearth.plan.newton import minimise
@@ -42,14 +42,14 @@ def test_the_over_training_law_of_gadre_comes_from_its_five_runs(train: str, nam
     columns = [[float(row[key]) for row in five] for key in ("params", "tokens", "loss_c4_val")]
     found = fit(*columns, form="gadre", delta=math.inf, residuals="loss", hold_out=0)
     assert len(five) == 5
-    printed = laws.law(name).printed
+    printed = scaling_laws.law(name).printed
     digits = {"E": 2, "a": 0, "b": 0, "eta": 3}
     assert {key: round(found.coefficients[key], digits[key]) for key in printed} == pytest.approx(dict(printed))
 
 
 def test_the_repeated_data_optimum_of_muennighoff_is_a_local_one() -> None:
     n, d, loss, unique = datablations()
-    base = {name: value for name, value in laws.law("muennighoff").coefficients.items() if name in CHINCHILLA}
+    base = {name: value for name, value in scaling_laws.law("muennighoff").coefficients.items() if name in CHINCHILLA}
     held: dict[str, Any] = {"form": "muennighoff", "unique_tokens": unique, "bootstraps": 0, "hold_out": 0}
     published = fit(n, d, loss, fixed={**base, "repeat_tokens": 15.387756, "repeat_parameters": 5.309743}, **held)
     assert published.objective == pytest.approx(0.0158259, abs=1e-7)
@@ -64,7 +64,7 @@ def test_the_repeated_data_optimum_of_muennighoff_is_a_local_one() -> None:
 
 def test_a_profile_is_the_best_fit_with_the_coefficient_held_there() -> None:
     n, d, loss, unique = datablations()
-    base = {name: value for name, value in laws.law("muennighoff").coefficients.items() if name in CHINCHILLA}
+    base = {name: value for name, value in scaling_laws.law("muennighoff").coefficients.items() if name in CHINCHILLA}
     held: dict[str, Any] = {"form": "muennighoff", "unique_tokens": unique, "bootstraps": 0, "hold_out": 0}
     profile = fit(n, d, loss, fixed=base, **held).profiles["repeat_tokens"]
     for place in (4, 8, 12, 20):
@@ -75,7 +75,7 @@ def test_a_profile_is_the_best_fit_with_the_coefficient_held_there() -> None:
 def test_a_resample_takes_the_lowest_of_the_minima_that_it_is_started_from() -> None:
     n, d, loss, unique = datablations()
     runs = Runs(n, d, loss, unique)
-    base = {name: value for name, value in laws.law("muennighoff").coefficients.items() if name in CHINCHILLA}
+    base = {name: value for name, value in scaling_laws.law("muennighoff").coefficients.items() if name in CHINCHILLA}
     optimum = solving.solve(runs, forms.FORMS["muennighoff"], tied=False, fixed=forms.places("muennighoff", base), delta=1e-3, on_log=True)
     assert len(optimum.others) > 1
     thetas = solving.resampled(runs, optimum, delta=1e-3, on_log=True, count=40, seed=42)

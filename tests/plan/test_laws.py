@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openhearth.errors import HearthError
-from openhearth.plan.laws import LAWS, TABLES, Terms, effective_tokens, kaplan_alone, kaplan_least_tokens, law
+from openhearth.plan.scaling_laws import LAWS, TABLES, Terms, effective_tokens, kaplan_alone, kaplan_least_tokens, law
 
 ADDITIVE = [name for name, each in LAWS.items() if each.additive]
 

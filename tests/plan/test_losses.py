@@ -12,8 +12,8 @@ import pytest
 from openhearth import cli
 from openhearth.errors import HearthError
 from openhearth.plan import loss
-from openhearth.plan.laws import LAWS, law
 from openhearth.plan.losses import loss_interval, ratio_interval
+from openhearth.plan.scaling_laws import LAWS, law
 
 
 def facts(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:

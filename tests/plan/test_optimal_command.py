@@ -14,7 +14,7 @@ import pytest
 
 from openhearth import cli
 from openhearth.plan import catalogue, optimal, returns, speed
-from openhearth.plan.laws import LAWS, law
+from openhearth.plan.scaling_laws import LAWS, law
 
 ROOT = Path(__file__).parents[2]
 

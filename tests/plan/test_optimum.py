@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from openhearth.errors import HearthError
 from openhearth.plan import optimal
 from openhearth.plan.fitting import fit
-from openhearth.plan.laws import LAWS, law
 from openhearth.plan.optimum import Optimum, beyond
+from openhearth.plan.scaling_laws import LAWS, law
 from openhearth.plan.splitting import Work, within_budget
 
 H100: dict[str, Any] = {"price_per_hour": 2.95, "peak_flops": 989.4e12, "mfu": 0.40}

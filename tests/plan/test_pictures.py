@@ -15,7 +15,7 @@ from openhearth import drawing
 from openhearth.errors import HearthError
 from openhearth.plan import pictures
 from openhearth.plan.fitting import fit
-from openhearth.plan.laws import law
+from openhearth.plan.scaling_laws import law
 
 pytest.importorskip("matplotlib")
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from openhearth.errors import HearthError
 from openhearth.plan.published import Published
-from openhearth.plan.quantities import count, hardware
+from openhearth.plan.quantities import count, count_and_device
 from openhearth.plan.shapes import Shape
 from openhearth.recipe import Recipe
 
@@ -80,7 +80,7 @@ def test_facts_fit_together(name: str) -> None:
     published = load(name)
     assert published.source.count(",") >= 2
     if published.hardware:
-        assert hardware(published.hardware)[0] >= 1
+        assert count_and_device(published.hardware)[0] >= 1
     if published.flops and published.tokens:
         assert published.flops == pytest.approx(6 * published.shape().active_parameters * published.tokens, rel=0.26)
     if published.batch_tokens:

@@ -14,8 +14,8 @@ from openhearth.errors import HearthError
 from openhearth.plan import recipe
 from openhearth.plan.commands.on import bar, on_command
 from openhearth.plan.decoders import decoder
-from openhearth.plan.laws import law
 from openhearth.plan.recipes import affordable_tokens
+from openhearth.plan.scaling_laws import law
 
 ROOT = Path(__file__).parents[2]
 LLAMA_65B, MIXTRAL = str(ROOT / "recipes/llama-65b.toml"), str(ROOT / "recipes/mixtral-8x7b.toml")

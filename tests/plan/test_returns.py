@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from openhearth.errors import HearthError
-from openhearth.plan.laws import law
 from openhearth.plan.returns import bigger, doubling, gain_by_size_and_data, knee, more_budget
+from openhearth.plan.scaling_laws import law
 
 
 def test_thirty_billion_against_four_times_its_size() -> None:

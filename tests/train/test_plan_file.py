@@ -14,7 +14,7 @@ from openhearth import runner
 from openhearth.budget_text import LONGEST
 from openhearth.errors import RecipeError
 from openhearth.evaluate.stage import Evaluate
-from openhearth.plan import hardware
+from openhearth.plan import host
 from openhearth.plan.budget import derive
 from openhearth.recipe import Recipe
 from openhearth.train.planning import Planning, check_plan
@@ -73,7 +73,7 @@ def test_a_plan_as_it_was_written_is_followed() -> None:
     ],
 )
 def test_a_followed_plan_with_an_absurd_value_is_refused_at_once_by_name(path: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "memory_bytes", lambda: 16 * 10**9)
+    monkeypatch.setattr(host, "memory_bytes", lambda: 16 * 10**9)
     started = time.monotonic()
     with pytest.raises(RecipeError) as caught:
         preflight(followed=changed(path, value))
@@ -94,14 +94,14 @@ def test_an_absurd_plan_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_plan_that_needs_more_memory_than_there_is_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     preflight(followed=PLAN)
-    monkeypatch.setattr(hardware, "memory_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(host, "memory_bytes", lambda: 1_000_000)
     with pytest.raises(RecipeError, match="GB to train, this machine has 0 GB"):
         preflight(followed=PLAN)
     check_plan(PLAN, "here")  # a plan that is only read need not fit
 
 
 def test_the_plan_of_a_larger_machine_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "usable_threads", lambda: 2)
+    monkeypatch.setattr(host, "usable_threads", lambda: 2)
     preflight(followed=changed("pretrain.threads", 64))
 
 
@@ -128,13 +128,13 @@ def test_every_learning_rate_is_declared_with_its_bounds() -> None:
 def test_what_cannot_be_measured_or_trained_is_refused_before_anything_is_made(
     settings: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardware, "usable_threads", lambda: 4)
+    monkeypatch.setattr(host, "usable_threads", lambda: 4)
     with pytest.raises(RecipeError, match=said):
         preflight(**settings)
 
 
 def test_what_takes_its_time_but_can_be_done_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "usable_threads", lambda: 2)
+    monkeypatch.setattr(host, "usable_threads", lambda: 2)
     for settings in ({}, {"tokens": 10**9}, {"sequence_length": 4096}, {"batch_tokens": 2**18}, {"num_layers": 6, "hidden_size": 384}):
         preflight(**settings)
     preflight(budget_seconds=20)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openhearth.plan.backtesting import backtest
-from openhearth.plan.laws import DEFAULT
 from openhearth.plan.quantities import say, say_usd
+from openhearth.plan.scaling_laws import DEFAULT
 
 NAME = 32
 COLUMNS = ("run", "on", "reported h", "best", "typical", "error", "8 of 10", "typical $", "reported $", "best split", "size / it")

@@ -7,17 +7,13 @@ import sys
 from typing import Any
 
 from openhearth.errors import HearthError
-from openhearth.plan import catalogue
-from openhearth.plan.catalogue import GIB
+from openhearth.plan.catalogue import GIB, hardware
 from openhearth.plan.quantities import count, price_per_hour, say_usd
 
 
 def hardware_command(name: str | None = None, *, json: bool = False) -> int:
     """Print the catalogue, or one device with its sources."""
-    found = catalogue.accelerators()
-    if name is not None:
-        chosen = catalogue.device(name).id
-        found = [each for each in found if each["id"] == chosen]
+    found = hardware(name)
     for each in found:
         for question in each["questions"]:
             print(f"warning: {each['origin']}: {question}", file=sys.stderr)

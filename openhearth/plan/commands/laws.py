@@ -5,48 +5,18 @@ from __future__ import annotations
 import json as jsonlib
 from typing import Any
 
-from openhearth.plan.laws import LAWS, Law
 from openhearth.plan.quantities import say
-
-FORMULAS = {
-    "chinchilla": "L = E + A/N^alpha + B/D^beta",
-    "gadre": "L = E + (a M^eta + b M^-eta) C^-eta, M = D/N, C = 6ND",
-    "kaplan": "L = [(Nc/N)^(alphaN/alphaD) + Dc/D]^alphaD; N_opt = Ne (C in PF-days)^pN",
-    "allocation": "N_opt = kN C^a, D_opt = kD C^b; what is not given follows from C = 6ND",
-}
+from openhearth.plan.scaling_laws import laws
 
 
-def laws_command(*, json: bool = False) -> int:
-    """Print every law."""
-    rows = [law_facts(each) for each in LAWS.values()]
+def laws_command(name: str | None = None, *, json: bool = False) -> int:
+    """Print every law, or one."""
+    rows = laws(name)
     if json:
         print(jsonlib.dumps(rows, indent=2, ensure_ascii=False))
     else:
         _show(rows)
     return 0
-
-
-def law_facts(law: Law) -> dict[str, Any]:
-    """A law as --json prints it: name, title, source, formula, counts, coefficients, domain, what its interval comes from, note."""
-    resamples = law.resamples
-    return {
-        "law": law.name,
-        "title": law.title,
-        "source": law.source,
-        "formula": FORMULAS[law.form],
-        "counts": law.counts,
-        "loss_of": law.text,
-        "coefficients": dict(law.coefficients),
-        "printed": dict(law.printed),
-        "parameters": list(law.domain.parameters),
-        "tokens": list(law.domain.tokens),
-        "flops": list(law.domain.flops),
-        "exponent": law.exponent,
-        "exponent_interval": law.interval(lambda terms: terms.exponent),
-        "resamples": None if resamples is None else len(next(iter(resamples.values()))),
-        "exponent_interval_80": None if law.exponent_interval is None else list(law.exponent_interval),
-        "note": law.note or None,
-    }
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

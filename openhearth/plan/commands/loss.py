@@ -12,10 +12,10 @@ import numpy as np
 from openhearth.errors import HearthError
 from openhearth.plan import losses, returns
 from openhearth.plan.commands.optimal import finite
-from openhearth.plan.laws import DEFAULT, Law, Terms
-from openhearth.plan.laws import law as law_named
 from openhearth.plan.optimum import beyond
 from openhearth.plan.quantities import count, say
+from openhearth.plan.scaling_laws import DEFAULT, Law, Terms
+from openhearth.plan.scaling_laws import law as law_named
 
 CURVE_POINTS = 120
 

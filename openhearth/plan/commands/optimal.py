@@ -14,12 +14,12 @@ import numpy as np
 from openhearth.errors import HearthError
 from openhearth.plan import optimum, questions, rates, returns
 from openhearth.plan.budgets import read_budget
-from openhearth.plan.laws import DEFAULT, LAWS, Law
-from openhearth.plan.laws import law as law_named
 from openhearth.plan.optimum import Optimum
-from openhearth.plan.quantities import count, hardware, price_per_hour, say
+from openhearth.plan.quantities import count, count_and_device, price_per_hour, say
 from openhearth.plan.quantities import flops as read_flops
 from openhearth.plan.questions import Question
+from openhearth.plan.scaling_laws import DEFAULT, LAWS, Law
+from openhearth.plan.scaling_laws import law as law_named
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def money_on(on: str | None, price: str | None, mfu: float | None) -> Money | No
         return None
     from openhearth.plan import catalogue, speed
 
-    _, name = hardware(on)
+    _, name = count_and_device(on)
     device = catalogue.device(name)
     precision, peak = device.training_peak()
     if price is not None:
