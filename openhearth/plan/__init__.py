@@ -19,7 +19,20 @@ name of a command: the module would take the function's place.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; at run time a name is imported when it is first asked for
+    from openhearth.plan.backtesting import backtest
+    from openhearth.plan.catalogue import accelerators, hardware
+    from openhearth.plan.cost import energy
+    from openhearth.plan.describing import shape
+    from openhearth.plan.fitting import fit
+    from openhearth.plan.losses import loss
+    from openhearth.plan.optimum import optimal
+    from openhearth.plan.recipes import recipe
+    from openhearth.plan.rungs import ladder
+    from openhearth.plan.scaling_laws import laws
+    from openhearth.plan.statements import claims
 
 _HOMES = {
     "optimal": "openhearth.plan.optimum",

@@ -134,7 +134,7 @@ def test_a_v100_is_planned_in_fp16_and_bf16_on_it_is_refused() -> None:
     assert facts["precision"] == "fp16-mixed" and any("no bf16 units" in note for note in facts["notes"])
     for options in ({"model": CONFIG, "precision": "bf16"}, {"model": {**CONFIG, "torch_dtype": "bfloat16"}}):
         with pytest.raises(HearthError, match=r"no bf16 units.*--precision fp16"):
-            recipe(on="64xv100", tokens=1e11, **options)  # type: ignore[arg-type]
+            recipe(on="64xv100", tokens=1e11, **options)
 
 
 @pytest.mark.parametrize(
