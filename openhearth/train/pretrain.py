@@ -28,6 +28,8 @@ class Pretrain(Stage):
     """Peak learning rate of the matrices; those of the other groups change by the same factor. As planned when left out."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     """Decoupled weight decay of the matrices, per unit of learning rate."""
+    max_grad_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False, exclude_if=lambda value: value is None)
+    """The L2 norm that a gradient is scaled down to where it is longer; Muon and AdamW forget most of a gradient's size by themselves."""
     schedule: Schedule = Schedule()
     """Learning rate and momentum over the run, as fractions of it."""
     guard: Guard = Guard()
@@ -57,7 +59,7 @@ class Pretrain(Stage):
         plan = read_plan(made)
         config = ModelConfig.model_validate(plan["model"])
         planned = settings_of(plan, "pretrain")
-        own = {name: getattr(self, name) for name in ("weight_decay", "schedule", "guard", "permanent_steps")}
+        own = {name: getattr(self, name) for name in ("weight_decay", "max_grad_norm", "schedule", "guard", "permanent_steps")}
         own["learning_rate"] = self.rates(planned.learning_rate)
         settings = planned.model_copy(update=own)
         tokens = Tokens(made["tokenizer"].path / "train")

@@ -71,6 +71,8 @@ class Settings(BaseModel):
     """'muon' (matrices by Muon, the rest by AdamW) or 'adamw' (all by AdamW)."""
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Decoupled weight decay of the matrices."""
+    max_grad_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False, exclude_if=lambda value: value is None)
+    """The L2 norm that a gradient is scaled down to where it is longer; left alone when left out."""
     schedule: Schedule = Schedule()
     """Learning rate and momentum over the run."""
 

@@ -45,6 +45,7 @@ class Trainer:
         self.optimizer = Optimizer(self.flat, settings.optimizer, weight_decay=settings.weight_decay, orthogonalise_in=dtype)
         self.accumulated = torch.zeros_like(self.flat.master)
         self._gradient = self.flat.grad
+        self._norm = 0.0
         if settings.compile:
             for block in self.model.model.layers:
                 block.compile(dynamic=False)
@@ -72,11 +73,14 @@ class Trainer:
                 self.accumulated.add_(self.flat.grad)
                 self.flat.grad.zero_()
         norms = [torch.linalg.vector_norm(chunk.float()) for chunk in self._gradient.split(NORM_CHUNK)]  # type: ignore[no-untyped-call]
-        return float(torch.stack(losses).sum()), float(torch.linalg.vector_norm(torch.stack(norms)))
+        self._norm = float(torch.linalg.vector_norm(torch.stack(norms)))
+        return float(torch.stack(losses).sum()), self._norm
 
     def update(self, number: int, updates: int) -> None:
         """Apply the gradient as step `number` of the schedule, after `updates` earlier ones (fewer where steps were skipped)."""
-        schedule, steps = self.settings.schedule, self.settings.steps
+        schedule, steps, longest = self.settings.schedule, self.settings.steps, self.settings.max_grad_norm
+        if longest is not None and self._norm > longest:  # Pascanu et al. 2013, algorithm 1
+            self._gradient.mul_(longest / self._norm)
         factor = schedule.rate(number, steps)
         rates = {group: rate * factor for group, rate in self.settings.learning_rate.items()}
         self.optimizer.step(self._gradient, rates, schedule.muon_momentum(number, steps), updates + 1)
