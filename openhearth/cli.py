@@ -14,10 +14,10 @@ from typing import Annotated, NoReturn
 import typer
 from typer.models import TyperInfo
 
-from openhearth import __version__, cli_bench, cli_experiments, cli_plan
+from openhearth import __version__, cli_align, cli_bench, cli_experiments, cli_plan
 from openhearth.errors import HearthError, nearest
 
-COMMANDS = ("run", "plan", "sweep", "compare", "bench", "runs", "show", "verify", "rebuild", "chat", "generate")
+COMMANDS = ("run", "plan", "sweep", "compare", "bench", "runs", "show", "verify", "rebuild", "chat", "generate", "constitution")
 
 app = typer.Typer(
     name="hearth",
@@ -44,6 +44,7 @@ def _stages(incomplete: str) -> list[str]:
 
 app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_align.constitution, name="constitution")
 
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON on the standard output.")]
 Release = Annotated[Path, typer.Argument(metavar="DIR", help="A release, or the folder of a run.", show_default=False)]
@@ -230,15 +231,15 @@ def _asked(arguments: list[str]) -> typer.Typer:
     name, *rest = arguments or ["--help"]
     if name in ("--help", "-h"):  # names the groups, not what is in them
         outer = copy.copy(app)
-        groups = ((cli_plan, "laws", "plan"), (cli_bench, "train", "bench"))
-        outer.registered_groups = [TyperInfo(cli_plan.only(room.app, inner), name=group) for room, inner, group in groups]
+        groups = ((cli_plan.app, "laws", "plan"), (cli_bench.app, "train", "bench"), (cli_align.constitution, "check", "constitution"))
+        outer.registered_groups = [TyperInfo(cli_plan.only(whole, inner), name=group) for whole, inner, group in groups]
         return outer
     if name not in COMMANDS:
         return app
     small = cli_plan.only(app, name)
     if name == "plan" and rest and rest[0] in cli_plan.COMMANDS:
         small.registered_groups = [TyperInfo(cli_plan.only(cli_plan.app, rest[0]), name="plan")]
-    elif name not in ("plan", "bench"):
+    elif name not in ("plan", "bench", "constitution"):
         small.registered_groups = []
     return small
 

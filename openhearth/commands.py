@@ -47,7 +47,7 @@ def run_command(
         result = runner.run(parsed, folder, until=until, text=text, plan=plan, watcher=watcher)
     facts = record.report_facts(result.folder)
     if json:
-        _print_json({**facts, "made_now": list(result.fresh)})
+        print_json({**facts, "made_now": list(result.fresh)})
     else:
         if not result.fresh:
             print(f"nothing to do: every stage is already made in {result.folder}")
@@ -61,7 +61,7 @@ def runs_command(folder: Path, *, json: bool = False) -> int:
 
     found = record.find_runs(folder)
     if json:
-        _print_json(found)
+        print_json(found)
     else:
         tables.runs(folder, found)
     return 0
@@ -85,11 +85,11 @@ def show_command(names: Sequence[str], *, json: bool = False, plot: Path | None 
         if len(folders) > 1:
             raise HearthError("--drops is about one run; name one")
         rows = record.drops(folders[0])
-        _print_json(rows) if json else tables.drops(rows)
+        print_json(rows) if json else tables.drops(rows)
         return 0
     facts = [record.ledger_facts(folder) for folder in folders]
     if json:
-        _print_json(facts if len(facts) > 1 else facts[0])
+        print_json(facts if len(facts) > 1 else facts[0])
         return 0
     for number, one in enumerate(facts):
         if number:
@@ -110,5 +110,6 @@ def plan_steps(plan: Mapping[str, Any]) -> None:
     print(f"Predicted: {say_seconds(predicted['seconds']['total'])} ({seconds}); {say_energy(predicted['energy']['joules'])}.")
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Facts on the standard output, as a person and a program can read them."""
     print(jsonlib.dumps(value, indent=2, ensure_ascii=False))
