@@ -14,10 +14,10 @@ from typing import Annotated, NoReturn
 import typer
 from typer.models import TyperInfo
 
-from openhearth import __version__, cli_align, cli_bench, cli_experiments, cli_plan
+from openhearth import __version__, cli_align, cli_bench, cli_experiments, cli_plan, cli_release
 from openhearth.errors import HearthError, nearest
 
-COMMANDS = ("run", "plan", "sweep", "compare", "bench", "runs", "show", "verify", "rebuild", "chat", "generate", "constitution")
+COMMANDS = ("run", "plan", "sweep", "compare", "bench", "runs", "show", "verify", "rebuild", "openness", "chat", "generate", "constitution")
 
 app = typer.Typer(
     name="hearth",
@@ -130,25 +130,7 @@ def show(
 app.registered_commands += cli_experiments.app.registered_commands
 
 
-@app.command(epilog=_examples("hearth verify runs/laptop", "hearth verify a-release-from-elsewhere/ --json"))
-def verify(folder: Release, json: Json = False) -> None:
-    """Check a release: every file listed and unchanged, nothing unlisted, weights finite. Exit status 1 on a fault."""
-    from openhearth.release.commands import verify_command
-
-    _end(verify_command(folder, json))
-
-
-@app.command(epilog=_examples("hearth rebuild runs/laptop", "hearth rebuild a-release/ --into /tmp/again"))
-def rebuild(
-    folder: Release,
-    into: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the second making; by default one that is removed.")] = None,
-    text: Annotated[list[str] | None, typer.Option(metavar="PATH...", help="The same text, where the release does not hold it.")] = None,
-    json: Json = False,
-) -> None:
-    """Make the weights again from the record, and compare them bit by bit. Exit status 1 when they differ."""
-    from openhearth.release.commands import rebuild_command
-
-    _end(rebuild_command(folder, into, text or (), json))
+app.registered_commands += cli_release.app.registered_commands
 
 
 @app.command(epilog=_examples("hearth chat runs/laptop", "hearth chat runs/laptop --temperature 0.3 --seed 7"))
@@ -200,7 +182,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # Threads that wait for each other must soon sleep instead of spinning: beside another busy program the default makes training
     # ten times slower (docs/log.md). Read when GNU's OpenMP runtime is loaded, so it is set before anything imports torch.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    sys.exit(_status(cli_plan.route(spread_text(sys.argv[1:] if arguments is None else arguments))))
+    asked = cli_plan.route(spread_text(sys.argv[1:] if arguments is None else arguments))
+    cli_plan.on_one_thread(asked)
+    sys.exit(_status(asked))
 
 
 def _status(arguments: list[str]) -> int:

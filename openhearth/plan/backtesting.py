@@ -8,6 +8,7 @@ family (the first word of the name). Nothing of the reported time enters its pre
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -119,6 +120,7 @@ def _chips(run: Run, flops: float, peak: float) -> int:
     return int(2 ** min(14, max(3, round(math.log2(flops / (0.4 * peak * DAYS * 86_400))))))
 
 
+@functools.cache
 def family_of(name: str) -> str:
     """'llama' of 'LLaMA-65B' and of 'Llama 3.1 8B'."""
     return next(iter(re.split(r"[\W_\d]+", name.strip().lower())), "")
@@ -204,7 +206,7 @@ def _row(each: Prediction, law: str) -> dict[str, Any]:
         "skipped": each.skipped or None,
         "remark": each.remark or None,
     }
-    return {**facts, **_energy(run, device), **_optimum(run, law)}
+    return {**facts, **_energy(run, device), **_optimum(each, law)}
 
 
 def _energy(run: Run, device: Device | None) -> dict[str, Any]:
@@ -225,12 +227,13 @@ def _energy(run: Run, device: Device | None) -> dict[str, Any]:
     }
 
 
-def _optimum(run: Run, name: str) -> dict[str, Any]:
+def _optimum(each: Prediction, name: str) -> dict[str, Any]:
     """Where the run lies beside the best split of its FLOPs; an error only where the authors meant to be there."""
+    run = each.run
     met, flops = run.met_parameters, run.six_nd if run.six_nd is not None else run.flops
     law = law_named(name)
     empty = dict.fromkeys(("optimal_parameters", "optimal_tokens", "size_over_optimal", "nats_above_optimum", "optimum_error"))
-    if met is None or flops is None or not 1e15 <= flops <= 1e30 or run.tokens is None or "encoder" in trap(run):
+    if met is None or flops is None or not 1e15 <= flops <= 1e30 or run.tokens is None or "encoder" in each.skipped:
         return empty
     parameters, tokens = (float(value) for value in law.optimal(flops))
     above = None if not law.has_loss else float(law.loss(met, run.tokens) - law.loss(parameters, tokens))

@@ -106,7 +106,8 @@ def _data(shape: Shape, layout: Layout, micro_batches: Numbers, precision: str) 
     pipelined = np.asarray(layout.pipeline) > 1
     experts = shape.experts.layers * shape.experts.count * shape.expert_parameters if shape.experts else 0
     sent: Numbers = 0.0
-    for parameters, ranks in ((shape.parameters - experts, layout.shards), (experts / layout.expert, layout.shards / layout.expert)):
+    groups = [(shape.parameters - experts, layout.shards)] + ([(experts / layout.expert, layout.shards / layout.expert)] if experts else [])
+    for parameters, ranks in groups:
         local = parameters / (layout.tensor * layout.pipeline)
         gathers = bytes_.gathered * where(pipelined, 1, 2)
         whole = where(pipelined, 1, micro_batches) * (gathers + bytes_.gradients)

@@ -89,7 +89,10 @@ class _Table:
     numbers: Mapping[str, Array]
     data: Array
     micro_batches: Array
+    held: Memory
+    step: speed.Step
     bytes: Array
+    """Of the fullest device."""
     seconds: Array
 
     def layout(self, i: int) -> Layout:
@@ -130,7 +133,7 @@ def choose(
     sequences = max(1, round(batch_tokens / sequence_length))
     limit = FIT_LIMIT * device.memory_bytes
     table = _table(shape, device, devices, sequence_length, sequences, precision, optimizer, loss, fixed)
-    if not table.data.size:
+    if table is None:
         raise HearthError(_impossible(shape, devices, sequences, fixed))
     fits = table.bytes <= limit
     complete = {"tensor", "pipeline", "sharding", "recompute", "micro_batch"} <= set(fixed)
@@ -143,11 +146,8 @@ def choose(
         )
     best = _best(table, fits if fits.any() else np.ones_like(fits))
     layout, micro_batches = table.layout(best), int(table.micro_batches[best])
-    step = speed.step(shape, device, layout, sequence_length=sequence_length, micro_batches=micro_batches, precision=precision)
-    step = _of_batch(step, shape, sequences * sequence_length, sequence_length)
-    held = memory(
-        shape, layout, sequence_length=sequence_length, precision=precision, optimizer=optimizer, loss=loss, micro_batches=micro_batches
-    )
+    step = _of_batch(table.step.at(best), shape, sequences * sequence_length, sequence_length)
+    held = table.held.at(best)
     undone = _undone(table, best, fits, limit) if reasons else []
     large = _too_large(table, best, fits) if reasons else []
     return Choice(
@@ -237,8 +237,8 @@ def _table(
     optimizer: str,
     loss: str,
     fixed: Mapping[str, Any],
-) -> _Table:
-    """All layouts that can be laid, with bytes of the fullest device and seconds of a step."""
+) -> _Table | None:
+    """All layouts that can be laid, with bytes of the fullest device and seconds of a step; None where there are none."""
     numbers = _numbers(shape, device, devices, sequence_length, sequences, fixed)
     tried = {"sharding": SHARDINGS_TRIED, "recompute": RECOMPUTE_TRIED}
     ways = list(itertools.product(*((fixed[name],) if name in fixed else names for name, names in tried.items())))
@@ -250,12 +250,12 @@ def _table(
         numbers = {name: values[keep] for name, values in numbers.items()}
         data, sharding, recompute = data[keep], sharding[keep], recompute[keep]
     if not data.size:
-        return _Table(sharding, recompute, numbers, data, data, data, data)
+        return None
     layout = Layout(data=data, sharding=sharding, recompute=recompute, sequence_parallel=True, **numbers)
     many = -(-sequences // (data * numbers["micro_batch"]))
     held = memory(shape, layout, sequence_length=sequence_length, precision=precision, optimizer=optimizer, loss=loss, micro_batches=many)
     took = speed.step(shape, device, layout, sequence_length=sequence_length, micro_batches=many, precision=precision)
-    return _Table(sharding, recompute, numbers, data, many, held.total, took.total)
+    return _Table(sharding, recompute, numbers, data, many, held, took, held.total, took.total)
 
 
 def _numbers(
@@ -408,7 +408,7 @@ def _enough(shape: Shape, device: Device, devices: int, sequence_length: int, se
     """'; 16 devices are enough' for the next powers of two times the devices."""
     for times in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
         table = _table(shape, device, devices * times, sequence_length, max(sequences, devices * times), *rest)
-        if table.data.size and (table.bytes <= FIT_LIMIT * device.memory_bytes).any():
+        if table is not None and (table.bytes <= FIT_LIMIT * device.memory_bytes).any():
             return f"; {devices * times:,} are enough"
     return f"; {say(shape.parameters)} parameters want more devices, or ones with more memory"
 

@@ -138,6 +138,10 @@ class Memory:
         """Whether it fits a device of this many bytes, with a tenth left to the allocator."""
         return self.total <= FIT_LIMIT * capacity
 
+    def at(self, i: int) -> Memory:
+        """Of arrays, the ones at this place."""
+        return Memory(**{name: at(value, i) for name, value in self.parts().items()})
+
     def parts(self) -> dict[str, Numbers]:
         """The parts by name, in the order of a stacked bar."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
@@ -167,8 +171,11 @@ def memory(
     Raises HearthError for names that are not known and layouts that do not divide the shape.
     """
     check(shape, layout, sequence_length)
+    each = {"sequence_length": sequence_length, "tensor": layout.tensor, "sequence_parallel": layout.sequence_parallel}
+    each |= {"flash": flash, "dropout": dropout, "element": known(precision, PRECISIONS, "precision").element}
+    per_token = tuple(activations_per_token(shape, recompute=way, **each) for way in (layout.recompute, "none"))
     stages = [
-        _stage(shape, layout, sequence_length, precision, optimizer, flash, dropout, loss, micro_batches, lora_rank, base, which)
+        _stage(shape, layout, sequence_length, precision, optimizer, loss, micro_batches, lora_rank, base, which, *per_token)
         for which in ("first", "last")
     ]
     first, last = (replace(stage, framework=stage.framework + framework_bytes) for stage in stages)
@@ -351,15 +358,16 @@ def _stage(
     sequence_length: Numbers,
     precision: str,
     optimizer: str,
-    flash: bool,
-    dropout: bool,
     loss: str,
     micro_batches: Numbers | None,
     lora_rank: int,
     base: str,
     which: str,
+    kept: Numbers,
+    whole: Numbers,
 ) -> Memory:
-    """The parts on a device of the first or the last pipeline stage, without the framework.
+    """The parts on a device of the first or the last pipeline stage, without the framework; a token leaves `kept` bytes in a layer, and
+    `whole` while that layer is gone back through.
 
     A pipeline cuts gradients, and gives gathered weights back, only after its last micro-batch.
     """
@@ -371,10 +379,10 @@ def _stage(
     ends = _ends(shape, layout, which) / layout.tensor
     level = layout.level
     pipelined = np.asarray(layout.pipeline) > 1
-    expert_shards = layout.shards / layout.expert
 
     weights = gradients = optimizer_ = 0.0
-    for parameters, shards in ((layers * shared_layer + ends, layout.shards), (layers * expert_layer, expert_shards)):
+    groups = [(layers * shared_layer + ends, layout.shards)] + ([(layers * expert_layer, layout.shards / layout.expert)] if experts else [])
+    for parameters, shards in groups:
         trained = parameters
         if lora_rank:
             share = known(base, BASES, "base")
@@ -382,17 +390,14 @@ def _stage(
             matrices = parameters * (1 - (shape.embedding_parameters + shape.projection_parameters) / shape.parameters)
             frozen = share * matrices + bytes_.element * (parameters - matrices)
             weights = weights + frozen / where(level >= 3, shards, 1)
-        factors = _widths(shape) * trained / shape.parameters
+        factors = _widths(shape) * trained / shape.parameters if optimizer == "adafactor" else 0
         parts = _states(trained, precision, optimizer, level, shards, factors)
         weights = weights + parts[0]
         gradients = gradients + bytes_.gradients * trained / where(~pipelined & (level >= 2), shards, 1)
         optimizer_ = optimizer_ + parts[2]
 
     tokens = sequence_length * layout.micro_batch / layout.context
-    each = {"sequence_length": sequence_length, "tensor": layout.tensor, "sequence_parallel": layout.sequence_parallel}
-    each |= {"flash": flash, "dropout": dropout, "element": bytes_.element}
-    per_token = activations_per_token(shape, recompute=layout.recompute, **each)
-    activations = tokens * per_token * layers_in_flight(shape, layout, which, micro_batches)
+    activations = tokens * kept * layers_in_flight(shape, layout, which, micro_batches)
     # Under ZeRO-3 one unit is in use, the next one on its way, the gradient of one being reduced.
     unit = np.maximum(shared_layer + expert_layer, _largest_end(shape) / layout.tensor)
     gathered = np.where(pipelined, layers * (shared_layer + expert_layer) + ends, 2 * unit)
@@ -410,7 +415,7 @@ def _stage(
     # a layer has its input, a gradient and a sum of all ranks, besides what is computed again and the gradients of its inside.
     sequence = np.where(divided & layout.sequence_parallel, bytes_.element * tokens * shape.hidden_size, 0.0)
     in_loss = logits + np.where(divided, peak_divided, peak_alone) * table + np.where(last, sequence, 0)
-    again = tokens * (activations_per_token(shape, recompute="none", **each) - per_token)
+    again = tokens * (whole - kept)
     in_layer = again + 0.75 * bytes_.element * tokens * _feed_forward_widths(shape)[0] / layout.tensor + 3 * sequence
     buffers = units + np.maximum(in_loss, in_layer) - logits
     found = (weights, gradients, optimizer_, activations, logits, buffers, 0.0)
@@ -453,6 +458,11 @@ def serving(
     ways = 1 if shape.latent else np.minimum(tensor, shape.num_kv_heads)
     cache = sequences * shape.kv_bytes(sequence_length, cache_bytes) / ways
     return {"weights": held, "kv_cache": cache, "framework": framework_bytes, "total": held + cache + framework_bytes}
+
+
+def at(values: Numbers, i: int) -> float:
+    """One of an array; a number stands for all."""
+    return float(values[i] if np.ndim(values) else values)
 
 
 def where(condition: Any, yes: Numbers, no: Numbers) -> Numbers:

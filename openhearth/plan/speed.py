@@ -22,7 +22,7 @@ import numpy as np
 from openhearth.errors import HearthError
 from openhearth.plan.catalogue import Device
 from openhearth.plan.communication import traffic
-from openhearth.plan.memory import Layout, Numbers, activations_per_token, per_name, where
+from openhearth.plan.memory import Layout, Numbers, activations_per_token, at, per_name, where
 from openhearth.plan.shapes import Shape
 
 TABLE = Path(__file__).with_name("tables") / "speed.toml"
@@ -100,6 +100,11 @@ class Step:
     """Per device, by the 'full' convention."""
     peak: float
     devices: Numbers
+
+    def at(self, i: int) -> Step:
+        """Of arrays, the step at this place."""
+        seconds = {name: at(value, i) for name, value in self.seconds.items()}
+        return Step(seconds, at(self.tokens, i), at(self.flops, i), self.peak, at(self.devices, i))
 
     @property
     def total(self) -> Numbers:
