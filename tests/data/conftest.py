@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from openhearth.data.corpus import Corpus
@@ -13,6 +16,8 @@ from openhearth.data.documents import read_documents
 from openhearth.data.tokenizer import Tokenizer
 from openhearth.ledger import Artifact
 from openhearth.stage import Setting
+
+Write = Callable[[str, str | bytes], Path]
 
 SETTING = Setting(name="test", seed=0, budget_seconds=300.0)
 
@@ -52,6 +57,32 @@ def make_corpus(out: Path, **fields: Any) -> tuple[Path, Heard]:
     stage.preflight()
     stage.run({}, out, heard)
     return out, heard
+
+
+def made(tmp_path: Path, *paths: Path | str, **fields: Any) -> tuple[dict[str, str], dict[str, tuple[str, str]], Heard]:
+    """Documents by uri, drops (rule, value) by uri, and what was told."""
+    out, heard = make_corpus(tmp_path / "out", source="text", text=tuple(map(str, paths)), **fields)
+    drops = {row["uri"]: (row["rule"], row["value"]) for row in pyarrow.parquet.read_table(out / "drops.parquet").to_pylist()}
+    documents = {row["uri"]: row["text"] for row in read_documents(out)}
+    report = json.loads((out / "report.json").read_text())
+    assert report["input"] == len(documents) + len(drops) == report["kept"] + sum(report["dropped"].values())
+    return documents, drops, heard
+
+
+def whole(documents: dict[str, str], uri: str) -> str:
+    """A document put together from its pieces."""
+    if uri in documents:
+        return documents[uri]
+    parts = {int(name.rpartition("#")[2]): text for name, text in documents.items() if name.startswith(uri + "#")}
+    return "".join(parts[number] for number in sorted(parts))
+
+
+def jsonl(*rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def table(path: Path, **columns: Any) -> None:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
