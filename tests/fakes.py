@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 from pydantic import Field
 
+from openhearth import cli
 from openhearth.errors import HearthError
 from openhearth.ledger import write_atomic, write_json
+from openhearth.recipe import Recipe
+from openhearth.runner import Result
 from openhearth.stage import Made, Setting, Stage, Tell
+
+ROOT = Path(__file__).parents[1]
+LAPTOP = str(ROOT / "recipes" / "laptop.toml")
 
 
 class Words(Stage):
@@ -99,3 +108,41 @@ class Publish(Stage):
 
 TABLE: dict[str, str | type[Stage]] = {"words": Words, "count": Count, "publish": Publish}
 RECIPE = 'name = "fake"\nseed = 3\nbudget = "1 min"\n\n[words]\n\n[count]\nsteps = 4\n\n[publish]\n'
+
+
+def fake(*sets: str) -> Recipe:
+    return Recipe.parse(RECIPE, "fake.toml", sets, table=TABLE)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def digests(result: Result) -> dict[str, str]:
+    return {kind: artifact.digest for kind, artifact in result.made.items()}
+
+
+def in_another_process(folder: Path, *sets: str) -> subprocess.Popen[str]:
+    """The same run in a process of its own."""
+    code = (
+        "import sys; from pathlib import Path; from openhearth.runner import run; from tests.fakes import fake\n"
+        "from openhearth.errors import HearthError\n"
+        "try: run(fake(*sys.argv[2:]), Path(sys.argv[1]))\n"
+        "except HearthError as error: print(error, file=sys.stderr); sys.exit(error.exit_status)"
+    )
+    where = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code, str(folder), *sets], stderr=subprocess.PIPE, text=True, env=where, cwd=ROOT)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said when a command is refused, in this process."""
+    assert cli._status(cli.spread_text(list(arguments))) == 2
+    said = capfd.readouterr()
+    assert said.out == "" and said.err.startswith("hearth: ") and said.err.count("\n") == 1
+    return said.err.removeprefix("hearth: ").rstrip("\n")
