@@ -54,12 +54,13 @@ def choose(logits_V: Tensor, sampling: Sampling, generator: torch.Generator) -> 
     return int(order[(probabilities.cumsum(-1) <= draw).sum().clamp(max=int((probabilities > 0).sum()) - 1)])
 
 
-def _generator(seed: int, prompt: Sequence[int]) -> torch.Generator:
+def generator_for(seed: int, prompt: Sequence[int]) -> torch.Generator:
+    """The draws of an answer: a function of the seed and of the prompt's ids."""
     key = hashlib.sha256(repr((seed, list(prompt))).encode()).digest()[:7]
     return torch.Generator().manual_seed(int.from_bytes(key, "little"))
 
 
-def _held_back(text: bytes, stops: Sequence[bytes]) -> int:
+def held_back(text: bytes, stops: Sequence[bytes]) -> int:
     """How many bytes at the end of `text` may still turn out to begin a stop string."""
     longest = 0
     for stop in stops:
@@ -97,7 +98,7 @@ def _generate(model: Transformer, codec: TextCodec, prompts: Sequence[Sequence[i
         ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
         positions[row, longest - len(prompt) :] = torch.arange(len(prompt))
         cache.valid_BS[row, longest - len(prompt) :] = True
-    generators = [_generator(sampling.seed, prompt) for prompt in prompts]
+    generators = [generator_for(sampling.seed, prompt) for prompt in prompts]
     answers = [Generation() for _ in prompts]
     raw = [b""] * count
     done = [False] * count
@@ -124,7 +125,7 @@ def _generate(model: Transformer, codec: TextCodec, prompts: Sequence[Sequence[i
                 done[row], answers[row].reason = True, "context"
         for row in range(count):
             finished = done[row] or step + 1 == sampling.max_new_tokens
-            shown = raw[row] if finished else raw[row][: _whole_characters(raw[row][: len(raw[row]) - _held_back(raw[row], stops)])]
+            shown = raw[row] if finished else raw[row][: _whole_characters(raw[row][: len(raw[row]) - held_back(raw[row], stops)])]
             answers[row].text = shown.decode("utf-8", errors="replace")
         yield answers
         if all(done) or step + 1 == sampling.max_new_tokens:
