@@ -141,6 +141,7 @@ _LIMITS = """- It is small and has seen little text. It knows that text and litt
 _CHECK = """```
 hearth verify .     every byte is the listed one, the weights are as configured, the record is whole
 hearth rebuild .    makes the weights again from the recorded recipe and text, and compares them
+hearth openness .   how open it is under each definition, and the file that proves it
 ```
 
 `MANIFEST.json` lists every file with its sha256; its root digest stands for all of them. Equal bits are promised on the same class

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from openhearth.errors import DamagedError
 from openhearth.ledger import Json, Ledger, artifact_digest
 from openhearth.model.config import ModelConfig
-from openhearth.release import layout, weights
+from openhearth.release import code_archive, layout, weights
 from openhearth.release.manifest import WEIGHTS, Manifest, read_small, strict_json
+from openhearth.release.openness.assess import FINDINGS, FORMAT, files_of
 
 if TYPE_CHECKING:
     from openhearth.data.tokenizer import Tokenizer
@@ -128,6 +129,22 @@ class Contents:
             if read_small(self.folder / name, name) != data:
                 raise DamagedError(f"{name}: not what OpenHearth writes for this tokenizer")
         return "byte for byte OpenHearth's own, and so are the tokenizer's and generation's settings"
+
+    def check_code(self) -> str:
+        """The sources in the release are plain files that stay inside; they are never unpacked."""
+        name = code_archive.ARCHIVE
+        return f"{code_archive.check(self.folder / name, name):,} source files, all plain, none unpacked"
+
+    def check_openness(self) -> str:
+        """The findings on openness, made again from the other files, are those that the release states."""
+        stated = self.json(FINDINGS)
+        if not isinstance(stated, dict) or stated.get("format") != FORMAT:
+            return f"{FINDINGS} is of another version of OpenHearth: not made again"
+        made = files_of(self.folder)
+        for name, data in made.items():
+            if read_small(self.folder / name, name) != data:
+                raise DamagedError(f"{name}: not what is found in the files of this release")
+        return f"{len(made)} files made again from the others, byte for byte"
 
     def check_record(self) -> str:
         """The chain of the ledger, its digests against the artifacts' tables, and those against the released bytes."""

@@ -16,11 +16,13 @@ from pydantic import Field
 
 from openhearth.errors import HearthError
 from openhearth.ledger import Json, read_json, require_space, write_atomic, write_json
-from openhearth.release import layout
+from openhearth.release import code_archive, layout
 from openhearth.release.card import card, data_licences
 from openhearth.release.layout import COPIED, KINDS
-from openhearth.release.licences import licence_text, python_licence
+from openhearth.release.licences import apache, licence_text, python_licence
 from openhearth.release.manifest import write_manifest
+from openhearth.release.openness.assess import write_openness
+from openhearth.release.report import REPORT, report
 from openhearth.stage import Made, Setting, Stage, Tell
 
 if TYPE_CHECKING:
@@ -77,7 +79,12 @@ class Release(Stage):
             _text(folder / "data" / "LICENSE-PSF-2.0.txt", python)
         tell.progress(3, steps)
         title = self.title or "an OpenHearth model"
+        (folder / "code").mkdir()
+        write_atomic(folder / code_archive.ARCHIVE, code_archive.archive())
+        _text(folder / code_archive.LICENCE, apache())
+        _text(folder / REPORT, report(folder, title=title))
         _text(folder / layout.CARD, card(folder, title=title, license=self.license, licences=licences, with_text=self.include_text))
+        write_openness(folder)
         manifest = write_manifest(folder)
         tell.progress(steps, steps)
         tell.record(root=manifest.root, files=len(manifest.files), bytes=sum(listed.bytes for listed in manifest.files.values()))

@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISLNK, S_ISREG
 
 from openhearth.errors import DamagedError, HearthError
-from openhearth.release import layout, manifest
+from openhearth.release import code_archive, layout, manifest
 from openhearth.release.contents import Contents, one_line
 from openhearth.release.manifest import MANIFEST, MAX_FILES, WEIGHTS, Manifest
+from openhearth.release.openness.assess import FINDINGS
 
 REFUSED_SUFFIXES = (
     *(".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"),
@@ -61,6 +62,14 @@ def verify(folder: Path) -> Report:
         return report
     report.root = listed.root
     contents = Contents(place, listed)
+    later = [
+        (name, file, check)
+        for name, file, check in (
+            ("code", code_archive.ARCHIVE, contents.check_code),
+            ("openness", FINDINGS, contents.check_openness),
+        )
+        if file in listed.files  # older releases hold neither
+    ]
     for name, file, check in (
         ("complete", MANIFEST, contents.complete),
         ("config", layout.CONFIG, contents.check_config),
@@ -69,6 +78,7 @@ def verify(folder: Path) -> Report:
         ("chat template", layout.CHAT_TEMPLATE, contents.check_companions),
         ("record", layout.LEDGER, contents.check_record),
         ("data", layout.DOCUMENTS, contents.check_documents),
+        *later,
     ):
         report.findings.append(_try(name, file, check))
     return report
