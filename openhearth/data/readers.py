@@ -98,7 +98,7 @@ def judge(uri: str, data: bytes) -> Row | Drop:
 # -- bytes ------------------------------------------------------------------------------------------------------------------
 
 
-def _chunks(place: Place, packed: str) -> Iterator[bytes]:
+def chunks(place: Place, packed: str) -> Iterator[bytes]:
     """The bytes of a file, unpacked, in bounded pieces."""
     if not packed and place.bytes > MAX_FILE:
         raise _Refused("huge", f"{place.bytes:,} bytes", f"files of at most {MAX_FILE:,} bytes; split it")
@@ -148,13 +148,13 @@ def _unzstd(place: Place) -> Iterator[bytes]:
 
 
 def _whole(place: Place, packed: str) -> bytes:
-    return b"".join(_chunks(place, packed))
+    return b"".join(chunks(place, packed))
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------------
 
 
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes | None]:
+def lines(chunks: Iterator[bytes]) -> Iterator[bytes | None]:
     """The lines of a stream, without their ends; None for one longer than `MAX_ROW`, which is skipped without being held."""
     parts: list[bytes] = []
     size = 0
@@ -176,7 +176,7 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes | None]:
 def _read_lines(place: Place, packed: str) -> Iterator[Row | Drop]:
     """JSON lines: an object with a field `text` on each; blank lines are nothing."""
     number = 0
-    for number, line in enumerate(_lines(_chunks(place, packed)), 1):
+    for number, line in enumerate(lines(chunks(place, packed)), 1):
         uri = f"{place.uri}:{number}"
         if line is None:
             yield Drop(uri, "long_line", f"more than {MAX_ROW:,} bytes", f"at most {MAX_ROW:,} bytes")
