@@ -17,7 +17,22 @@ from typer.models import TyperInfo
 from openhearth import __version__, cli_align, cli_bench, cli_experiments, cli_plan, cli_release
 from openhearth.errors import HearthError, nearest
 
-COMMANDS = ("run", "plan", "sweep", "compare", "bench", "runs", "show", "verify", "rebuild", "openness", "chat", "generate", "constitution")
+COMMANDS = (
+    "run",
+    "plan",
+    "sweep",
+    "compare",
+    "bench",
+    "runs",
+    "show",
+    "verify",
+    "rebuild",
+    "openness",
+    "chat",
+    "generate",
+    "constitution",
+    "judge",
+)
 
 app = typer.Typer(
     name="hearth",
@@ -42,9 +57,17 @@ def _stages(incomplete: str) -> list[str]:
     return [kind for kind in STAGES if kind.startswith(incomplete)]
 
 
+def _boards(incomplete: str) -> list[str]:
+    """For completion by the shell."""
+    from openhearth.exporters import BOARDS
+
+    return [name for name in BOARDS if name.startswith(incomplete)]
+
+
 app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_align.constitution, name="constitution")
+app.add_typer(cli_align.judge, name="judge")
 
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON on the standard output.")]
 Release = Annotated[Path, typer.Argument(metavar="DIR", help="A release, or the folder of a run.", show_default=False)]
@@ -68,6 +91,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         'hearth run recipes/laptop.toml --budget "3 min"',
         "hearth run recipes/laptop.toml --text my-notes/ diary.md --dir runs/notes",
         "hearth run recipes/laptop.toml --set sft.epochs=2 --until sft",
+        "hearth run --budget '1 h' --log tensorboard",
     )
 )
 def run(
@@ -78,6 +102,10 @@ def run(
     dir_: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the run; by default runs/NAME.")] = None,
     text: Annotated[list[str] | None, typer.Option(metavar="PATH...", help="Your own text: one or more files and folders.")] = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Follow this plan.json instead of measuring this machine.")] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BOARD", help="Show the run on a board too: tensorboard, wandb or trackio.", autocompletion=_boards),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a model: every stage of a recipe, in the folder of a run.
@@ -86,7 +114,7 @@ def run(
     """
     from openhearth.commands import run_command
 
-    _end(run_command(recipe, budget=budget, sets=set_ or [], until=until, folder=dir_, text=text, plan=plan, json=json))
+    _end(run_command(recipe, budget=budget, sets=set_ or [], until=until, folder=dir_, text=text, plan=plan, log=log or [], json=json))
 
 
 @app.command(epilog=_examples("hearth runs", "hearth runs --dir /data/runs --json"))
@@ -215,7 +243,12 @@ def _asked(arguments: list[str]) -> typer.Typer:
     name, *rest = arguments or ["--help"]
     if name in ("--help", "-h"):  # names the groups, not what is in them
         outer = copy.copy(app)
-        groups = ((cli_plan.app, "laws", "plan"), (cli_bench.app, "train", "bench"), (cli_align.constitution, "check", "constitution"))
+        groups = (
+            (cli_plan.app, "laws", "plan"),
+            (cli_bench.app, "train", "bench"),
+            (cli_align.constitution, "check", "constitution"),
+            (cli_align.judge, "agree", "judge"),
+        )
         outer.registered_groups = [TyperInfo(cli_plan.only(whole, inner), name=group) for whole, inner, group in groups]
         return outer
     if name not in COMMANDS:
@@ -223,7 +256,7 @@ def _asked(arguments: list[str]) -> typer.Typer:
     small = cli_plan.only(app, name)
     if name == "plan" and rest and rest[0] in cli_plan.COMMANDS:
         small.registered_groups = [TyperInfo(cli_plan.only(cli_plan.app, rest[0]), name="plan")]
-    elif name not in ("plan", "bench", "constitution"):
+    elif name not in ("plan", "bench", "constitution", "judge"):
         small.registered_groups = []
     return small
 

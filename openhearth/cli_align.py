@@ -43,3 +43,61 @@ def check(
     from openhearth.align.constitution_check import check_command
 
     end(check_command(file, principle, json=json))
+
+
+judge = typer.Typer(
+    help="Whoever chooses between two answers: how far a judge may be believed.",
+    no_args_is_help=True,
+    context_settings=_SETTINGS,
+    rich_markup_mode="rich",
+    epilog=examples("hearth judge agree runs/laptop ~/models/qwen3-0.6b --constitution general"),
+)
+
+
+@judge.callback()
+def _judge() -> None:
+    pass
+
+
+@judge.command(
+    epilog=examples(
+        "hearth judge agree runs/laptop --constitution general",
+        "hearth judge agree ~/models/qwen3-0.6b https://api.example.com/v1#some-model --budget 2 --price-read 0.5 --price-written 1.5",
+        "hearth judge agree runs/a runs/b --pairs pairs.jsonl --json",
+    )
+)
+def agree(
+    judges: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="JUDGE...", help="One or two: a run, a release, a Hugging Face folder, or https://HOST/v1#MODEL.", show_default=False
+        ),
+    ],
+    constitution: Annotated[str, typer.Option(metavar="FILE", help="The principles to judge by; its tests are the pairs.")] = "general",
+    pairs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help='Pairs instead: a line {"prompt", "first", "second", "label"} each.')
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the principle of each pair.", min=0)] = 0,
+    budget: Annotated[
+        float | None, typer.Option(metavar="USD", help="What endpoints may cost in all; no request passes it.", min=0.0)
+    ] = None,
+    price_read: Annotated[float, typer.Option(metavar="USD", help="An endpoint's price of a million tokens read.", min=0.0)] = 0.0,
+    price_written: Annotated[float, typer.Option(metavar="USD", help="Its price of a million tokens written.", min=0.0)] = 0.0,
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="Where an endpoint's answers are kept, to be paid for once.")] = Path(
+        "runs/judge-cache"
+    ),
+    json: Json = False,
+) -> None:
+    """Have judges label the same pairs: how often each is right, how far it may be believed when it is sure, whether it likes a place,
+    and how far two agree.
+
+    The key of an endpoint is read from OPENAI_API_KEY and written nowhere.
+    """
+    from openhearth.align.judge_command import agree_command
+    from openhearth.align.judge_endpoint import Price
+    from openhearth.errors import HearthError
+
+    if len(judges) > 2:
+        raise HearthError(f"{len(judges)} judges are named; give one or two")
+    price = Price(price_read, price_written)
+    end(agree_command(judges, constitution, pairs, seed=seed, price=price, budget=budget, cache=cache, json_=json))
