@@ -28,6 +28,8 @@ COMMANDS = (
     "verify",
     "rebuild",
     "openness",
+    "key",
+    "sign",
     "chat",
     "generate",
     "constitution",
@@ -66,6 +68,7 @@ def _boards(incomplete: str) -> list[str]:
 
 app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_release.key, name="key")
 app.add_typer(cli_align.constitution, name="constitution")
 app.add_typer(cli_align.judge, name="judge")
 
@@ -246,7 +249,7 @@ def _asked(arguments: list[str]) -> typer.Typer:
         groups = (
             (cli_plan.app, "laws", "plan"),
             (cli_bench.app, "train", "bench"),
-            (cli_align.constitution, "check", "constitution"),
+            (cli_release.key, "new", "key"), (cli_align.constitution, "check", "constitution"),
             (cli_align.judge, "agree", "judge"),
         )
         outer.registered_groups = [TyperInfo(cli_plan.only(whole, inner), name=group) for whole, inner, group in groups]
@@ -256,7 +259,7 @@ def _asked(arguments: list[str]) -> typer.Typer:
     small = cli_plan.only(app, name)
     if name == "plan" and rest and rest[0] in cli_plan.COMMANDS:
         small.registered_groups = [TyperInfo(cli_plan.only(cli_plan.app, rest[0]), name="plan")]
-    elif name not in ("plan", "bench", "constitution", "judge"):
+    elif name not in ("plan", "bench", "key", "constitution", "judge"):
         small.registered_groups = []
     return small
 
