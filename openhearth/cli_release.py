@@ -14,12 +14,47 @@ app = typer.Typer()
 Release = Annotated[Path, typer.Argument(metavar="DIR", help="A release, or the folder of a run.", show_default=False)]
 
 
-@app.command(epilog=examples("hearth verify runs/laptop", "hearth verify a-release-from-elsewhere/ --json"))
-def verify(folder: Release, json: Json = False) -> None:
+key = typer.Typer(no_args_is_help=True, help="Keys to sign releases with.")
+
+
+@key.command("new", epilog=examples("hearth key new my.key", "hearth key new my.key --expires 2027-12-31"))
+def key_new(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where the private key goes; FILE.pub is the public one.", show_default=False)
+    ],
+    expires: Annotated[str, typer.Option(metavar="DAY", help="The last day on which its signatures hold: 2027-12-31.")] = "",
+) -> None:
+    """Make a key (ECDSA on P-256), readable by you only; nothing is ever overwritten."""
+    from openhearth.release.commands import key_command
+
+    end(key_command(path, expires))
+
+
+@app.command(epilog=examples("hearth sign runs/laptop --key my.key", "hearth sign any-hugging-face-folder/ --key my.key"))
+def sign(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A release, a run, or any model's folder.", show_default=False)],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="A private key that `hearth key new` made.", show_default=False)],
+) -> None:
+    """Sign every file of a folder, in the format of OpenSSF model-signing."""
+    from openhearth.release.commands import sign_command
+
+    end(sign_command(folder, key))
+
+
+@app.command(
+    epilog=examples(
+        "hearth verify runs/laptop", "hearth verify a-release-from-elsewhere/ --json", "hearth verify a-release/ --trust signer.pub"
+    )
+)
+def verify(
+    folder: Release,
+    trust: Annotated[str, typer.Option(metavar="KEY", help="Who must have signed: a fingerprint, or the file of a public key.")] = "",
+    json: Json = False,
+) -> None:
     """Check a release: every file listed and unchanged, nothing unlisted, weights finite. Each stage has its own exit status."""
     from openhearth.release.commands import verify_command
 
-    end(verify_command(folder, json))
+    end(verify_command(folder, json, trust))
 
 
 @app.command(epilog=examples("hearth rebuild runs/laptop", "hearth rebuild a-release/ --into /tmp/again"))

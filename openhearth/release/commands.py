@@ -1,7 +1,7 @@
 """What `hearth verify` and `hearth rebuild` print, and the exit status that they end with.
 
-0: it is what it says it is, or the rebuild is bit-identical. 1: it is not, and one line says where. 2: the request itself cannot
-be followed (no such folder, no release in it), which is raised as a HearthError.
+0: it is what it says it is, or the rebuild is bit-identical. 1: the rebuild is not. 2: the request itself cannot be followed (no such
+folder, no release in it), which is raised as a HearthError. 10 and above: a check of `verify` failed, each kind with its number.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from openhearth.release.rebuild import Rebuilt
 
 
-def verify_command(folder: Path, json: bool = False) -> int:
-    """Check a release and print a short table (or one JSON object); returns the exit status."""
-    report = verify(folder)
+def verify_command(folder: Path, json: bool = False, trust: str = "") -> int:
+    """Check a release and print a short table (or JSON: a line for each check and one for the whole); returns the exit status."""
+    report = verify(folder, trust)
     if json:
+        for finding in report.findings:
+            print(jsonlib.dumps(asdict(finding), ensure_ascii=True))
         content = {"ok": report.ok, "folder": str(report.folder), "root": report.root, "fault": report.fault}
-        print(jsonlib.dumps({**content, "findings": [asdict(finding) for finding in report.findings]}, ensure_ascii=True))
+        print(jsonlib.dumps({**content, "status": report.exit_status}, ensure_ascii=True))
     elif report.ok:
         print_findings(report)
-        print(f"verified: {report.folder}, root {report.root}")
+        print(f"verified: {report.folder}" + (f", root {report.root}" if report.root else ""))
     else:
         print_findings(report)
         print(f"not verified: {report.fault}", file=sys.stderr)
-    return 0 if report.ok else 1
+    return report.exit_status
 
 
 def print_findings(report: Report) -> None:
@@ -97,3 +99,23 @@ def _told(result: Rebuilt) -> Iterator[str]:
         yield f"document    {line}"
     if result.report.ok and not result.identical:
         yield from (f"environment {line}" for line in result.environment or ["no difference is known"])
+
+
+def key_command(path: Path, expires: str = "") -> int:
+    """Make a key and say what to do with it."""
+    from openhearth.release.sign import new_key
+
+    print(f"made: {path} (keep it to yourself) and {path}.pub\nfingerprint {new_key(path, expires)}")
+    return 0
+
+
+def sign_command(folder: Path, key: Path) -> int:
+    """Sign the release in `folder`, or any folder of a model."""
+    from openhearth.release.manifest import find_release
+    from openhearth.release.sign import fingerprint, load_key, sign_folder
+
+    loaded = load_key(key)
+    place = find_release(folder) if (folder / "ledger.jsonl").is_file() and (folder / "recipe.toml").is_file() else folder
+    sign_folder(place, loaded)
+    print(f"signed: {place}\ncheck it with: hearth verify {place} --trust {fingerprint(loaded.private.public_key())}")
+    return 0

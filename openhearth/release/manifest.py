@@ -21,6 +21,8 @@ from openhearth.ledger import Ledger, digest_file, digest_json, write_json
 FORMAT = "openhearth-release/1"
 MANIFEST = "MANIFEST.json"
 WEIGHTS = "model.safetensors"
+UNLISTED = ("model.sig", "model.pub")
+"""The signature and its key cover the manifest, so they are not in it."""
 MAX_JSON_BYTES = 64_000_000
 MAX_FILES = 100_000
 MAX_NAME_BYTES = 240
@@ -147,7 +149,7 @@ def folders(folder: Path) -> Iterator[str]:
 
 def write_manifest(folder: Path) -> Manifest:
     """Digest every file below `folder` and write its `MANIFEST.json`."""
-    files = {name: Listed(digest_file(folder / name), info.st_size) for name, info in walk(folder) if name != MANIFEST}
+    files = {name: Listed(digest_file(folder / name), info.st_size) for name, info in walk(folder) if name not in (MANIFEST, *UNLISTED)}
     files = dict(sorted(files.items()))
     root = root_digest(files)
     table = {name: {"sha256": listed.sha256, "bytes": listed.bytes} for name, listed in files.items()}
@@ -210,7 +212,7 @@ def find_release(folder: Path) -> Path:
             raise HearthError(f"{folder}: does not exist; give a release folder, or the folder of a run that reached its release")
         if not folder.is_dir():
             raise HearthError(f"{folder}: not a folder; give a release folder, or the folder of a run that reached its release")
-        if any(os.path.lexists(folder / name) for name in (MANIFEST, WEIGHTS)):
+        if any(os.path.lexists(folder / name) for name in (MANIFEST, WEIGHTS, UNLISTED[0])):
             return folder
         releases = [path for path in folder.glob("release/*/release") if (path.parent / "artifact.json").is_file()]
         if releases:

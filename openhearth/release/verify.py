@@ -7,6 +7,7 @@ digests, and copies that follow from the ledger. Whatever a hostile folder holds
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from openhearth.release import code_archive, layout, manifest
 from openhearth.release.contents import Contents, one_line
 from openhearth.release.manifest import MANIFEST, MAX_FILES, WEIGHTS, Manifest
 from openhearth.release.openness.assess import FINDINGS
+from openhearth.release.sign import PUBLIC_KEY, SIGNATURE, SignatureError, check_folder
 
 REFUSED_SUFFIXES = (
     *(".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"),
@@ -25,13 +27,36 @@ REFUSED_SUFFIXES = (
 """Files that run code when another program loads them."""
 
 
+STATUS = {
+    "paths": 10,
+    "manifest": 11,
+    "files": 11,
+    "signature": 23,
+    "complete": 12,
+    "config": 12,
+    "weights": 13,
+    "tokenizer": 13,
+    "chat template": 13,
+    "record": 13,
+    "data": 13,
+    "code": 13,
+    "openness": 14,
+    "gguf": 14,
+    "checkpoints": 14,
+    "transformers": 15,
+    "llama.cpp": 16,
+}
+"""The exit status of each check: paths, hashes, schemas, contents, re-derived files, other programs; of a signature by its error."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One check: its name, whether it holds, and what was found (a fault begins with the file's name)."""
+    """One check: its name, whether it holds, what was found (a fault begins with the file's name), and the exit status of a fault."""
 
     name: str
     ok: bool
     detail: str
+    status: int = 0
 
 
 @dataclass
@@ -48,18 +73,39 @@ class Report:
         return all(finding.ok for finding in self.findings)
 
     @property
+    def exit_status(self) -> int:
+        """0, or the status of the first fault."""
+        return next((finding.status for finding in self.findings if not finding.ok), 0)
+
+    @property
     def fault(self) -> str:
         """The first fault in one line, or ''."""
         return next((finding.detail for finding in self.findings if not finding.ok), "")
 
 
-def verify(folder: Path) -> Report:
-    """Check the release in `folder` (a release, or a run that made one). Raises HearthError only when there is no release there."""
+def verify(folder: Path, trust: str = "") -> Report:
+    """Check the release in `folder` (a release, or a run that made one), signed by `trust` (a fingerprint or a public key's file) if given.
+
+    A folder that is signed and no release of ours is checked by its names and its signature. Raises HearthError only when there is
+    nothing to check.
+    """
     place = manifest.find_release(folder)
     report = Report(place)
+    signed = (place / SIGNATURE).is_file()
+    if signed and not os.path.lexists(place / MANIFEST):
+        report.findings.append(
+            _try("paths", MANIFEST, lambda: f"{len(_safe_names(place)):,} files; no {MANIFEST}: only names and signature")
+        )
+        if report.ok:
+            report.findings.append(_try("signature", SIGNATURE, lambda: check_folder(place, trust)))
+        return report
     listed = _bytes(place, report)
     if listed is None:
         return report
+    if signed or trust:
+        report.findings.append(_try("signature", SIGNATURE, lambda: check_folder(place, trust)))
+        if not report.ok:
+            return report
     report.root = listed.root
     contents = Contents(place, listed)
     later = [
@@ -91,11 +137,11 @@ def _try(name: str, file: str, check: Callable[[], str]) -> Finding:
     except (KeyboardInterrupt, SystemExit):
         raise
     except HearthError as error:
-        return Finding(name, False, one_line(str(error)))
+        return Finding(name, False, one_line(str(error)), error.exit_status if isinstance(error, SignatureError) else STATUS[name])
     except OSError as error:
-        return Finding(name, False, f"{file}: not readable ({error.strerror or one_line(str(error))})")
+        return Finding(name, False, f"{file}: not readable ({error.strerror or one_line(str(error))})", STATUS[name])
     except BaseException as error:
-        return Finding(name, False, f"{file}: not what a release holds ({type(error).__name__}: {one_line(str(error))})")
+        return Finding(name, False, f"{file}: not what a release holds ({type(error).__name__}: {one_line(str(error))})", STATUS[name])
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------------------
@@ -116,7 +162,8 @@ def _bytes(folder: Path, report: Report) -> Manifest | None:
 
     def files() -> str:
         files = listed[0].files
-        if unlisted := sorted(set(found) - set(files) - {MANIFEST}):
+        beside = {MANIFEST, *((SIGNATURE, PUBLIC_KEY) if SIGNATURE in found else ())}
+        if unlisted := sorted(set(found) - set(files) - beside):
             raise DamagedError(f"{unlisted[0]}: not listed in {MANIFEST}; a release holds nothing that is not listed")
         needed = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
         for name in manifest.folders(folder):

@@ -502,12 +502,13 @@ def test_the_command_prints_a_table_and_ends_with_0(made_release: Path, capsys: 
     assert len(out) == 13 and all(line.startswith("ok ") for line in out[:12]) and out[-1].startswith("verified: ")
 
 
-def test_the_command_names_the_first_fault_on_one_line_and_ends_with_1(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_names_the_first_fault_on_one_line_and_ends_with_its_status(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (release / "README.md").unlink()
-    assert verify_command(release) == 1
+    assert verify_command(release) == 11
     assert capsys.readouterr().err == "not verified: README.md: missing\n"
-    assert verify_command(release, json=True) == 1
-    content = json.loads(capsys.readouterr().out)
+    assert verify_command(release, json=True) == 11
+    *checks, content = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [check["status"] for check in checks] == [0, 0, 11]
     assert content["fault"] == "README.md: missing" and not content["ok"]
 
 
