@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,17 @@ def run_command(
     folder: Path | None = None,
     text: Sequence[str] | None = None,
     plan: Path | None = None,
+    log: Sequence[str] = (),
     json: bool = False,
 ) -> int:
-    """Run a recipe in the sight of a person, then print the report (or the facts as JSON)."""
+    """Run a recipe in the sight of a person and of the boards in `log`, then print the report (or the facts as JSON)."""
     parsed = Recipe.load(recipe if recipe is not None else default_recipe(), sets, budget)
-    from openhearth import progress, record, report, runner
+    from openhearth import exporters, progress, record, report, runner
 
-    with progress.watcher() as watcher:
-        result = runner.run(parsed, folder, until=until, text=text, plan=plan, watcher=watcher)
+    exporters.check(log)
+    with progress.watcher() as display, ExitStack() as boards:
+        watchers = [display, *(boards.enter_context(closing(exporters.Exporter(name, display))) for name in log)]
+        result = runner.run(parsed, folder, until=until, text=text, plan=plan, watcher=exporters.Several(watchers))
     facts = record.report_facts(result.folder)
     if json:
         print_json({**facts, "made_now": list(result.fresh)})
