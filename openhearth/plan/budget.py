@@ -418,11 +418,16 @@ def derive(facts: Facts, bench: Bench) -> dict[str, Any]:
         draft.why.append(f"{what} takes {total:,.0f} s here, more than the budget of {facts.budget_seconds:,.0f} s.")
     foreseen = None
     if facts.source == "stdlib" and (facts.vocab_size, facts.sequence_length) == (prediction.VOCABULARY, prediction.CONTEXT):
-        foreseen = prediction.facts(config.matmul_parameters, tokens, facts.train_tokens)
+        foreseen = prediction.facts(config.matmul_parameters, tokens, facts.train_tokens, evaluate["heldout_bytes"])
         draft.why.append(
             f"By that law the held-out text will take {foreseen['value']:.3f} bits per byte before fine-tuning "
             f"({foreseen['low']:.3f} to {foreseen['high']:.3f}, 95 % of single runs)."
         )
+        if evaluate["heldout_bytes"] < prediction.HELD_OUT_BYTES:
+            draft.why.append(
+                f"Only {evaluate['heldout_bytes'] / 1e3:,.0f} kB of held-out text will be read, less than in the runs behind the law: "
+                f"the interval is wider by {prediction.LESS_TEXT:.0%} on both sides."
+            )
         if tokens > prediction.COPYING_TOKENS:
             draft.why.append(
                 f"Beyond {prediction.COPYING_TOKENS / 1e6:.1f} M tokens a small model may learn to copy from its context, which lowers the "
