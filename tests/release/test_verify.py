@@ -98,7 +98,7 @@ def test_an_unlisted_file_is_found_and_named(release: Path, name: str) -> None:
 def test_an_unlisted_empty_folder_is_found_and_named(release: Path, name: str) -> None:
     (release / name).mkdir(parents=True)
     assert verify(release).fault.startswith(f"{name.replace('new/folder', 'new')}/: a folder not listed")
-    assert verify_command(release) == 1
+    assert verify_command(release) == 11
 
 
 def test_a_file_that_cannot_be_read_is_a_fault(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
