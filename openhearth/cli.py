@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.models import TyperInfo
 
-from openhearth import __version__, cli_align, cli_bench, cli_experiments, cli_plan, cli_release
+from openhearth import __version__, cli_align, cli_bench, cli_experiments, cli_plan, cli_release, cli_serve
 from openhearth.errors import HearthError, nearest
 
 COMMANDS = (
@@ -32,6 +32,7 @@ COMMANDS = (
     "sign",
     "chat",
     "generate",
+    "serve",
     "constitution",
     "judge",
 )
@@ -162,6 +163,7 @@ app.registered_commands += cli_experiments.app.registered_commands
 
 
 app.registered_commands += cli_release.app.registered_commands
+app.registered_commands += cli_serve.app.registered_commands
 
 
 @app.command(epilog=_examples("hearth chat runs/laptop", "hearth chat runs/laptop --temperature 0.3 --seed 7"))

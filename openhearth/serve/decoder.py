@@ -70,8 +70,9 @@ class Decoder:
         self.layers = [Layer(block) for block in model.model.layers]  # type: ignore[arg-type]
         self.norm = model.model.norm.weight
         self.head = Product(model.lm_head.weight)
-        shape = (config.num_layers, slots, config.num_kv_heads, config.max_position_embeddings, config.head_dim)
+        shape = (config.num_layers, slots + 1, config.num_kv_heads, config.max_position_embeddings, config.head_dim)
         self.keys, self.values = torch.empty(shape), torch.empty(shape)  # a page is real memory only once it is written
+        # the last slot is for `embed`
         self.together = True
         self.together = slots == 1 or self.decodes_alike()
 
@@ -114,6 +115,12 @@ class Decoder:
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """fp32 logits, (N, vocabulary)."""
         return self.head(hidden_ND)
+
+    @torch.inference_mode()
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """The mean of the normed hidden states of a text, scaled to length 1; (D,)."""
+        chunks = [self.prefill(self.slots, ids[start : start + CHUNK], start) for start in range(0, len(ids), CHUNK)]
+        return F.normalize(torch.cat(chunks).mean(0), dim=0)
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:

@@ -61,6 +61,8 @@ class Request:
     """With a number: log-probabilities of the tokens, and of so many of the likeliest at each place."""
     echo: bool = False
     """Emit the prompt's tokens first, one Piece without text (with `logprobs`: the first token has none)."""
+    only_prompt: bool = False
+    """Read the prompt and make nothing."""
     cancelled: bool = False
     asked: float = field(default_factory=time.monotonic)
     # -- the engine's own notes --
@@ -96,8 +98,7 @@ class Engine:
     def submit(self, *requests: Request) -> None:
         """Queue all of them or none. Raises Busy when the queue is full, ValueError for a prompt that the context cannot hold."""
         for request in requests:
-            room = request.sampling.max_new_tokens > 0
-            if not 0 < len(request.prompt) <= self.context - room:
+            if not 0 < len(request.prompt) <= self.context - (not request.only_prompt):
                 raise ValueError(f"the prompt has {len(request.prompt)} tokens, the context {self.context}")
         with self._wake:
             if self._closed or self.fault:
@@ -153,8 +154,8 @@ class Engine:
                         self._wake.wait()
                     if self._closed:
                         break
-                    jobs = [self._jobs.popleft() for _ in range(len(self._jobs))]
-                for job in jobs:
+                    job = self._jobs.popleft() if self._jobs else None
+                if job:
                     job()
                 self._step()
         except BaseException as error:
@@ -225,10 +226,10 @@ class Engine:
                 if request.read == len(request.prompt):
                     if request.echo:
                         request.emit(Piece("", tuple(request.prompt_tokens)))
-                    if request.sampling.max_new_tokens:
-                        self._next(request, self.decoder.logits(hidden[-1:])[0])
-                    else:
+                    if request.only_prompt:
                         self._end(request, "length")
+                    else:
+                        self._next(request, self.decoder.logits(hidden[-1:])[0])
 
     def _echo(self, request: Request, chunk: Sequence[int], hidden_ND: Tensor) -> None:
         """Note the tokens of a chunk; the place of each is scored one token before."""
