@@ -21,7 +21,7 @@ def group_of(name: str, shape: tuple[int, ...]) -> Group:
     """The one optimiser group of a parameter; raises KeyError for a name that no rule covers."""
     if name == "model.embed_tokens.weight":
         return "embedding"
-    if name == "lm_head.weight":
+    if name in ("lm_head.weight", "score.weight"):
         return "head"
     if len(shape) == 1 and name.endswith("norm.weight"):
         return "gain"

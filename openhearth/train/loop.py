@@ -35,6 +35,9 @@ from openhearth.train.stopping import StopSignals
 from openhearth.train.trainer import Batch as Batch
 from openhearth.train.trainer import Trainer as Trainer
 
+MakeTrainer = Callable[[ModelConfig, Settings, Mapping[str, Tensor]], Trainer]
+"""What a trainer is made of: shape, settings and first weights."""
+
 
 def train(
     config: ModelConfig,
@@ -45,11 +48,13 @@ def train(
     tell: Tell,
     *,
     data: str = "",
+    make: MakeTrainer = Trainer,
 ) -> None:
     """Train from `initial` for `settings.steps` steps and leave weights, losses and traces in `out`.
 
     Goes on from the checkpoints in `out` when there are any. `data` is the digest of what `batches` reads from: a checkpoint made with
-    other data or settings is refused. Raises HearthError when that is so, and when the loss does not recover.
+    other data or settings is refused. `make` gives the trainer, where the loss is not that of the next token. Raises HearthError when a
+    checkpoint is refused, and when the loss does not recover.
     """
     if settings.sequence_length > config.max_position_embeddings:
         raise RecipeError(
@@ -57,7 +62,7 @@ def train(
             "(max_position_embeddings): lower the one or raise the other"
         )
     require_space(out, training_space(config), "training (three checkpoints of weights and optimiser state)")
-    run = _Run(config, settings, initial, batches, out, tell, data)
+    run = _Run(config, settings, initial, batches, out, tell, data, make)
     run.resume()
     gc.collect()
     gc.freeze()
@@ -85,6 +90,7 @@ class _Run:
     out: Path
     tell: Tell
     data: str
+    make: MakeTrainer
     history: History = field(default_factory=History)
     good: int = 0
     """Steps after which a rewind finds the weights; 0: the first weights."""
@@ -105,7 +111,7 @@ class _Run:
             "python": platform.python_version(),
             "processor": torch.backends.cpu.get_cpu_capability(),
         }
-        self.trainer = Trainer(self.config, self.settings, self.initial())
+        self.trainer = self.make(self.config, self.settings, self.initial())
         self.saver = Saver(self.out / "checkpoints")
 
     def resume(self) -> None:
@@ -170,14 +176,15 @@ class _Run:
 
     def _batch(self, number: int) -> Batch:
         """Batch `number`; raises HearthError for an id that the model does not know."""
-        inputs, targets = self.batches(number)
+        batch = self.batches(number)
+        inputs, targets = batch[:2]
         largest = max(int(inputs.max()), int(targets.max()))
         if largest >= self.config.vocab_size or int(inputs.min()) < 0:
             raise HearthError(
                 f"batch {number:,} holds the token id {largest if largest >= self.config.vocab_size else int(inputs.min()):,}; "
                 f"the model's vocabulary has {self.config.vocab_size:,} ids: tokenise with the tokenizer that the model was planned for"
             )
-        return inputs, targets
+        return batch
 
     def _rewind(self, reason: str) -> None:
         """Back to the last checkpoint, and on with the batches that come next; raises HearthError when that was done too often."""
@@ -262,7 +269,9 @@ class _Run:
     def _progress(self) -> None:
         size, recent, steps = self.settings.batch_tokens, self.history.seconds[-20:], self.history.steps
         rate = size * len(recent) / max(sum(recent), 1e-9)
-        self.tell.progress(steps * size, self.settings.tokens, step=float(steps), tokens_per_second=rate, **self._recent("loss"))
+        self.tell.progress(
+            steps * size, self.settings.tokens, step=float(steps), tokens_per_second=rate, **self._recent("loss"), **self.trainer.figures
+        )
 
     def _recent(self, name: str) -> dict[str, float]:
         """The mean loss of the last twenty steps under `name`; nothing when none of them was finite."""
@@ -274,7 +283,7 @@ class _Run:
         self._hear_of_saves(wait=True)
         history, settings, tokens = self.history, self.settings, self.settings.tokens
         try:
-            write_results(self.out, self.config, settings, self.trainer.flat.tensors(), history)
+            write_results(self.out, self.trainer, history)
         except (HearthError, FileNotFoundError) as error:
             raise self._results_lost(error) from error
         self.tell.record(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
 
 from openhearth.ledger import TELEMETRY, Json, write_atomic
 from openhearth.model.config import ModelConfig
-from openhearth.model.hf import save_model, tensor_shapes
+from openhearth.model.hf import tensor_shapes
 from openhearth.train.checkpoint import permanent_checkpoints
 from openhearth.train.history import History
 from openhearth.train.settings import Settings
+from openhearth.train.trainer import Trainer
 
 TRACES = 16
 """How often over a run the digest of every tensor is noted, so that a rebuild can say where it first differs."""
@@ -34,10 +32,11 @@ def results_space(config: ModelConfig, settings: Settings) -> int:
     return 4 * config.parameters + STEP_BYTES * settings.steps + traced + 100_000
 
 
-def write_results(out: Path, config: ModelConfig, settings: Settings, tensors: Mapping[str, Tensor], history: History) -> None:
+def write_results(out: Path, trainer: Trainer, history: History) -> None:
     """`model.safetensors`, `config.json`, `steps.jsonl`, `trace.jsonl`, and `guard.jsonl` when a step was skipped; what this machine
     measured, computed wrongly or was asked to keep lies apart, in `telemetry/`. Raises DiskFullError."""
-    save_model(tensors, config, out)
+    trainer.save(out)
+    settings = trainer.settings
     size, skipped = settings.batch_tokens, set(history.skipped)
     rows: list[Json] = [
         {"step": number + 1, "tokens": (number + 1) * size, "loss": loss, "gradient_norm": norm}

@@ -6,7 +6,10 @@ The two halves are apart so that a gradient can be looked at, computed again or 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,14 +18,16 @@ from torch import Tensor
 from openhearth.errors import HearthError
 from openhearth.ledger import digest_bytes
 from openhearth.model.config import ModelConfig
+from openhearth.model.hf import save_model
 from openhearth.model.transformer import Transformer
 from openhearth.train.flat import FlatParameters
 from openhearth.train.machine import prepare
 from openhearth.train.optim import Optimizer
 from openhearth.train.settings import Settings
 
-Batch = tuple[np.ndarray, np.ndarray]
-"""Inputs and targets of one optimiser step, each (sequences, sequence_length) int64; a target of -1 is not counted."""
+Batch = tuple[np.ndarray, ...]
+"""Inputs and targets of one optimiser step, each (sequences, sequence_length) int64; a target of -1 is not counted. What else a trainer of
+another loss needs follows them."""
 
 NORM_CHUNK = 1 << 18
 """Entries of the gradient whose fp32 copy exists at once: small enough for the cache."""
@@ -32,13 +37,17 @@ MOST_ATTEMPTS = 5
 
 
 class Trainer:
-    """A model, its flat weights and its optimiser."""
+    """A model, its flat weights and its optimiser. Another loss is another `pieces`, another head another `architecture`."""
+
+    architecture: ClassVar[type[Transformer]] = Transformer
 
     def __init__(self, config: ModelConfig, settings: Settings, initial: Mapping[str, Tensor]) -> None:
         prepare(settings.threads)
-        self.settings = settings
+        self.config, self.settings = config, settings
+        self.figures: dict[str, float] = {}
+        """What else is worth seeing while it trains, besides the loss."""
         dtype = getattr(torch, settings.dtype)
-        self.model = Transformer(config)
+        self.model = self.architecture(config)
         self.flat = FlatParameters(self.model, dtype)
         self.flat.load(initial)
         self.model.cos, self.model.sin = self.model.cos.to(dtype), self.model.sin.to(dtype)
@@ -56,17 +65,26 @@ class Trainer:
         self.update(number, number)
         return loss
 
-    def gradient(self, batch: Batch) -> tuple[float, float]:
-        """Compute the gradient of a global batch; gives its loss, nats per counted token, and the gradient's L2 norm, both in fp32."""
+    def pieces(self, batch: Batch) -> list[Callable[[], Tensor]]:
+        """The forward passes, one per micro-batch, whose results add up to the loss of a global batch: nats per counted token."""
         inputs, targets = batch
         rows = max(1, self.settings.micro_batch_tokens // inputs.shape[1])
         scale = 1.0 / max(1, int((targets >= 0).sum()))
-        losses: list[Tensor] = []
-        several = len(inputs) > rows
-        self._gradient = self.accumulated if several else self.flat.grad
-        for start in range(0, len(inputs), rows):
+
+        def piece(start: int) -> Tensor:
             part = slice(start, start + rows)
-            loss = self.model.loss(torch.from_numpy(inputs[part]), torch.from_numpy(targets[part]), scale)
+            return self.model.loss(torch.from_numpy(inputs[part]), torch.from_numpy(targets[part]), scale)
+
+        return [partial(piece, start) for start in range(0, len(inputs), rows)]
+
+    def gradient(self, batch: Batch) -> tuple[float, float]:
+        """Compute the gradient of a global batch; gives its loss and the gradient's L2 norm, both in fp32."""
+        losses: list[Tensor] = []
+        pieces = self.pieces(batch)
+        several = len(pieces) > 1
+        self._gradient = self.accumulated if several else self.flat.grad
+        for piece in pieces:
+            loss = piece()
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             if several:  # sum micro-batches in fp32
@@ -125,6 +143,10 @@ class Trainer:
         for buffer in self.optimizer.state.values():
             buffer.zero_()
         self.flat.load(initial)
+
+    def save(self, folder: Path) -> None:
+        """Write the trained model into `folder`."""
+        save_model(self.flat.tensors(), self.config, folder)
 
     def tensor_digests(self) -> dict[str, str]:
         """sha256 of the fp32 bytes of every tensor."""

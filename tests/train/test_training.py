@@ -127,7 +127,7 @@ def test_results_that_cannot_be_written_are_not_said_to_be_kept(tmp_path: Path, 
     def full(*_: object) -> None:
         raise DiskFullError("no space left (nothing is lost)")
 
-    monkeypatch.setattr("openhearth.train.results.save_model", full)
+    monkeypatch.setattr("openhearth.train.trainer.save_model", full)
     with pytest.raises(DiskFullError, match="8 of 12 steps are kept, later ones are lost"):
         run(tmp_path)
 
