@@ -19,6 +19,11 @@ from openhearth.serve.loading import check_release
 if TYPE_CHECKING:
     import asyncio
 
+    import uvicorn
+
+    from openhearth.serve.engine import Engine
+    from openhearth.serve.loading import Opened
+
 KEY_VARIABLE = "HEARTH_KEY"
 MIN_KEY = 16
 KEEP_ALIVE = 5
@@ -128,6 +133,28 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
     return Patient
 
 
+def make_server(
+    opened: Opened, name: str, *, key: str | None, local: bool, slots: int, limits: Limits, names: tuple[str, ...] = ()
+) -> tuple[uvicorn.Server, Engine]:
+    """A server that waits for `run`, and its engine, which has begun and must be closed."""
+    import uvicorn
+
+    from openhearth.serve.api import application
+    from openhearth.serve.decoder import Decoder
+    from openhearth.serve.engine import Engine
+
+    engine = Engine(Decoder(opened.model, slots), opened.tokenizer, waiting=limits.waiting)
+    app = application(opened, engine, limits, name)
+    guard = Guard(app, key=key, local=local, names=frozenset(one.lower() for one in names), limits=limits)
+    guard.count = lambda status: engine.metrics.requests.add(1, str(status))
+    config = uvicorn.Config(
+        guard, http=protocol(limits), ws="none", lifespan="off", access_log=False, log_level="error",
+        server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=limits.header_bytes,
+    )  # fmt: skip
+    return uvicorn.Server(config), engine
+
+
 def serve_command(
     folder: Path,
     host: str = "127.0.0.1",
@@ -152,28 +179,13 @@ def serve_command(
     checked = check_release(folder)
     with listen(host, port) as sock:
         opened = checked.load()
-        import uvicorn
-
-        from openhearth.serve.api import application
-        from openhearth.serve.decoder import Decoder
-        from openhearth.serve.engine import Engine
-
-        decoder = Decoder(opened.model, slots)
-        engine = Engine(decoder, opened.tokenizer, waiting=limits.waiting)
-        app = application(opened, engine, limits, name := model_name(folder))
-        guard = Guard(app, key=key, local=local, names=frozenset(name.lower() for name in names), limits=limits)
-        guard.count = lambda status: engine.metrics.requests.add(1, str(status))
-        config = uvicorn.Config(
-            guard, http=protocol(limits), ws="none", lifespan="off", access_log=False, log_level="error",
-            server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=2,
-            h11_max_incomplete_event_size=limits.header_bytes,
-        )  # fmt: skip
+        server, engine = make_server(opened, model_name(folder), key=key, local=local, names=names, slots=slots, limits=limits)
         url = _url(sock)
-        _say_ready(url, name, opened.model.config, key is not None, decoder.together)
+        _say_ready(url, model_name(folder), opened.model.config, key is not None, engine.decoder.together)
         if browser:
             webbrowser.open(url)
         try:
-            uvicorn.Server(config).run(sockets=[sock])
+            server.run(sockets=[sock])
         finally:
             engine.close()
     return 0
