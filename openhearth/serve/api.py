@@ -313,6 +313,10 @@ def application(opened: Opened, engine: Engine, limits: Limits, name: str) -> Fa
     async def refused(request: Request, error: Refused) -> Response:
         return JSONResponse(error.body, error.status, error.headers())
 
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        return JSONResponse(Refused(500, "the server failed; its own log says why", "internal_error").body, 500)
+
     @app.exception_handler(HearthError)
     async def mend(request: Request, error: HearthError) -> Response:
         return JSONResponse(Refused(400, str(error), "invalid_value", param="messages").body, 400)

@@ -95,12 +95,9 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        started = False
 
         async def sent(event: Event) -> None:
-            nonlocal started
             if event["type"] == "http.response.start":
-                started = True
                 event["headers"] = [*event.get("headers", []), *HEADERS]
                 self.count(event["status"])
             await send(event)
@@ -111,17 +108,14 @@ class Guard:
             await self.app(scope, await self._body(scope, receive), sent)
         except Refused as refused:
             await answer(sent, refused)
-        except Exception:
-            if started:
-                raise
-            await answer(sent, Refused(500, "the server failed; its own log says why", "internal_error"))
-            raise
         finally:
             self._open -= 1
 
     def _admit(self, scope: Scope) -> None:
         """Raises Refused unless host, origin, key and load allow it."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise Refused(505, "HTTP 1.1 is spoken here", "unknown_version")
         if len(headers) > MAX_HEADERS:
             raise Refused(431, f"more than {MAX_HEADERS} headers", "too_many_headers")
         host, origin = _only(headers, b"host"), _only(headers, b"origin")
