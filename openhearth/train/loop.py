@@ -49,12 +49,13 @@ def train(
     *,
     data: str = "",
     make: MakeTrainer = Trainer,
+    after: Callable[[int, Trainer], None] | None = None,
 ) -> None:
     """Train from `initial` for `settings.steps` steps and leave weights, losses and traces in `out`.
 
     Goes on from the checkpoints in `out` when there are any. `data` is the digest of what `batches` reads from: a checkpoint made with
-    other data or settings is refused. `make` gives the trainer, where the loss is not that of the next token. Raises HearthError when a
-    checkpoint is refused, and when the loss does not recover.
+    other data or settings is refused. `make` gives the trainer, where the loss is not that of the next token; `after` looks on after each
+    step, with the number of steps taken. Raises HearthError when a checkpoint is refused, and when the loss does not recover.
     """
     if settings.sequence_length > config.max_position_embeddings:
         raise RecipeError(
@@ -70,6 +71,8 @@ def train(
         with StopSignals() as stop:
             while run.history.steps < settings.steps:
                 run.step()
+                if after is not None:
+                    after(run.history.steps, run.trainer)
                 if stop.received is not None:
                     run.keep()
                     stop.deliver()

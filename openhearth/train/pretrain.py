@@ -36,6 +36,8 @@ class Pretrain(Stage):
     """When a step is bad (not finite, or a spike) and skipped, and what follows."""
     permanent_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
     """Steps between checkpoints that are kept for good, in telemetry/checkpoints; 0: none is."""
+    samples: int = Field(default=3, ge=0, le=100)
+    """Texts that the model writes on its way, at even shares of the run, told and kept in telemetry/samples.jsonl; 0: none."""
 
     def resolve(self, setting: Setting) -> Pretrain:
         return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed})
@@ -50,9 +52,11 @@ class Pretrain(Stage):
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         from openhearth.data.order import Windows
         from openhearth.data.shards import Tokens
+        from openhearth.data.tokenizer import Tokenizer
         from openhearth.model.hf import tensor_shapes
         from openhearth.model.init import initial_tensor
         from openhearth.train.loop import Batch, train
+        from openhearth.train.milestones import Milestones
 
         assert self.seed is not None, "resolve() fills in the seed"
         seed = self.seed
@@ -78,4 +82,5 @@ class Pretrain(Stage):
             out,
             tell,
             data=digest_json([tokens.digest, seed]),
+            after=Milestones(Tokenizer.load(made["tokenizer"].path), config, settings.steps, self.samples, seed, out, tell),
         )
