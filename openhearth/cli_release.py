@@ -14,6 +14,34 @@ app = typer.Typer()
 Release = Annotated[Path, typer.Argument(metavar="DIR", help="A release, or the folder of a run.", show_default=False)]
 
 
+@app.command(
+    epilog=examples(
+        "hearth release runs/laptop --gguf f32,q8_0",
+        "hearth release runs/laptop --checkpoints 4 --sign my.key --into laptop-model",
+    )
+)
+def release(
+    folder: Release,
+    gguf: Annotated[str, typer.Option(metavar="FORMATS", help="GGUF files for llama.cpp: some of f32, f16, bf16, q8_0, q4_0.")] = "",
+    checkpoints: Annotated[
+        int, typer.Option(metavar="N", help="Keep N checkpoints to audit; trains again to have them.", min=0, max=1000)
+    ] = 0,
+    sign: Annotated[Path | None, typer.Option(metavar="KEY", help="Sign with this private key.")] = None,
+    licence: Annotated[str, typer.Option(metavar="SPDX", help="Another licence for the weights.")] = "",
+    licence_file: Annotated[str, typer.Option(metavar="FILE", help="Its text; needed for every licence but Apache-2.0.")] = "",
+    into: Annotated[Path | None, typer.Option(metavar="DIR", help="The new folder; by default RUN/published.")] = None,
+    json: Json = False,
+) -> None:
+    """Copy a run's release into a new folder with what you ask for, verified before it gets its name."""
+    from openhearth.release.commands import release_command
+
+    end(
+        release_command(
+            folder, into=into, gguf=gguf, checkpoints=checkpoints, key=sign, licence=licence, licence_file=licence_file, json=json
+        )
+    )
+
+
 key = typer.Typer(no_args_is_help=True, help="Keys to sign releases with.")
 
 
@@ -49,12 +77,13 @@ def sign(
 def verify(
     folder: Release,
     trust: Annotated[str, typer.Option(metavar="KEY", help="Who must have signed: a fingerprint, or the file of a public key.")] = "",
+    load: Annotated[bool, typer.Option("--load", help="Also load it in transformers and llama.cpp, and compare what they say.")] = False,
     json: Json = False,
 ) -> None:
     """Check a release: every file listed and unchanged, nothing unlisted, weights finite. Each stage has its own exit status."""
     from openhearth.release.commands import verify_command
 
-    end(verify_command(folder, json, trust))
+    end(verify_command(folder, json, trust, load))
 
 
 @app.command(epilog=examples("hearth rebuild runs/laptop", "hearth rebuild a-release/ --into /tmp/again"))

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from openhearth.release.rebuild import Rebuilt
 
 
-def verify_command(folder: Path, json: bool = False, trust: str = "") -> int:
+def verify_command(folder: Path, json: bool = False, trust: str = "", load: bool = False) -> int:
     """Check a release and print a short table (or JSON: a line for each check and one for the whole); returns the exit status."""
-    report = verify(folder, trust)
+    report = verify(folder, trust, load=load)
     if json:
         for finding in report.findings:
             print(jsonlib.dumps(asdict(finding), ensure_ascii=True))
@@ -118,4 +118,23 @@ def sign_command(folder: Path, key: Path) -> int:
     place = find_release(folder) if (folder / "ledger.jsonl").is_file() and (folder / "recipe.toml").is_file() else folder
     sign_folder(place, loaded)
     print(f"signed: {place}\ncheck it with: hearth verify {place} --trust {fingerprint(loaded.private.public_key())}")
+    return 0
+
+
+def release_command(
+    folder: Path, *, into: Path | None, gguf: str, checkpoints: int, key: Path | None, licence: str, licence_file: str, json: bool
+) -> int:
+    """Make a release with additions, and say what to do with it."""
+    from openhearth.release.finish import Wishes, finish
+    from openhearth.release.gguf import formats
+    from openhearth.release.manifest import read_manifest
+
+    wishes = Wishes(tuple(formats(gguf)), checkpoints, key, licence, licence_file)
+    made = finish(folder, wishes, into, lambda text: print(text, file=sys.stderr))
+    listed = read_manifest(made)
+    size = sum(entry.bytes for entry in listed.files.values())
+    if json:
+        print(jsonlib.dumps({"folder": str(made), "root": listed.root, "files": len(listed.files), "bytes": size}))
+    else:
+        print(f"released: {made}, {len(listed.files):,} files, {size:,} bytes, root {listed.root}")
     return 0

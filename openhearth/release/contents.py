@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openhearth.errors import DamagedError
-from openhearth.ledger import Json, Ledger, artifact_digest
+from openhearth.ledger import Json, Ledger, artifact_digest, digest_file
 from openhearth.model.config import ModelConfig
-from openhearth.release import code_archive, layout, weights
+from openhearth.release import code_archive, gguf, layout, weights
 from openhearth.release.manifest import WEIGHTS, Manifest, read_small, strict_json
-from openhearth.release.openness.assess import FINDINGS, FORMAT, files_of
+from openhearth.release.openness.assess import FINDINGS, FORMAT, files_of, rules
 
 if TYPE_CHECKING:
     from openhearth.data.tokenizer import Tokenizer
@@ -135,10 +135,33 @@ class Contents:
         name = code_archive.ARCHIVE
         return f"{code_archive.check(self.folder / name, name):,} source files, all plain, none unpacked"
 
+    def check_gguf(self) -> str:
+        """The GGUF files, written again from the weights, are those of the release."""
+        import importlib.metadata
+        import tempfile
+
+        content = self.json(gguf.INDEX)
+        files = gguf.index(content)
+        there = {name for name in self.listed.files if name.endswith(".gguf")}
+        if there != set(files.values()):
+            raise DamagedError(f"{gguf.INDEX}: does not name the GGUF files that are there")
+        try:
+            version = importlib.metadata.version("gguf")
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+        if version != content.get("gguf"):
+            return f"{len(files)} files, not made again: that needs the package gguf {one_line(str(content.get('gguf')))}"
+        for kind, name in files.items():
+            with tempfile.TemporaryDirectory(prefix="hearth-gguf-") as folder:
+                gguf.write_gguf(self.folder, kind, Path(folder) / "model.gguf")
+                if digest_file(Path(folder) / "model.gguf") != self.listed.files[name].sha256:
+                    raise DamagedError(f"{name}: not what is written from the weights")
+        return f"{len(files)} files made again from the weights, byte for byte"
+
     def check_openness(self) -> str:
         """The findings on openness, made again from the other files, are those that the release states."""
         stated = self.json(FINDINGS)
-        if not isinstance(stated, dict) or stated.get("format") != FORMAT:
+        if not isinstance(stated, dict) or (stated.get("format"), stated.get("rules")) != (FORMAT, rules()):
             return f"{FINDINGS} is of another version of OpenHearth: not made again"
         made = files_of(self.folder)
         for name, data in made.items():

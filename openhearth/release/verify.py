@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISLNK, S_ISREG
 
 from openhearth.errors import DamagedError, HearthError
-from openhearth.release import code_archive, layout, manifest
+from openhearth.release import code_archive, gguf, layout, manifest
 from openhearth.release.contents import Contents, one_line
 from openhearth.release.manifest import MANIFEST, MAX_FILES, WEIGHTS, Manifest
 from openhearth.release.openness.assess import FINDINGS
@@ -83,9 +83,10 @@ class Report:
         return next((finding.detail for finding in self.findings if not finding.ok), "")
 
 
-def verify(folder: Path, trust: str = "") -> Report:
+def verify(folder: Path, trust: str = "", *, load: bool = False) -> Report:
     """Check the release in `folder` (a release, or a run that made one), signed by `trust` (a fingerprint or a public key's file) if given.
 
+    With `load` it is also loaded in transformers and, where it holds GGUF files, in llama.cpp, once everything else holds.
     A folder that is signed and no release of ours is checked by its names and its signature. Raises HearthError only when there is
     nothing to check.
     """
@@ -112,6 +113,7 @@ def verify(folder: Path, trust: str = "") -> Report:
         (name, file, check)
         for name, file, check in (
             ("code", code_archive.ARCHIVE, contents.check_code),
+            ("gguf", gguf.INDEX, contents.check_gguf),
             ("openness", FINDINGS, contents.check_openness),
         )
         if file in listed.files  # older releases hold neither
@@ -127,6 +129,12 @@ def verify(folder: Path, trust: str = "") -> Report:
         *later,
     ):
         report.findings.append(_try(name, file, check))
+    if load and report.ok:
+        from openhearth.release import load as programs
+
+        report.findings.append(_try("transformers", WEIGHTS, lambda: programs.in_transformers(place)))
+        if gguf.INDEX in listed.files:
+            report.findings.append(_try("llama.cpp", gguf.INDEX, lambda: programs.in_llama(place)))
     return report
 
 

@@ -6,12 +6,13 @@ ladder of rebuilds and the signature are not in it: they rest on the manifest, w
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from openhearth.ledger import Json, write_atomic
+from openhearth.ledger import Json, digest_file, digest_json, write_atomic
 from openhearth.release.openness import frameworks, transparency
 from openhearth.release.openness.access import Access, terms
 from openhearth.release.openness.components import Found, look
@@ -67,6 +68,7 @@ class Openness:
         licence, proof, remark = self.folder.licence
         return {
             "format": FORMAT,
+            "rules": rules(),
             "licence": {"name": licence.name if licence else None, "open": bool(licence and licence.open), "files": proof, "note": remark},
             "model_openness_framework": {
                 "proven": _mof(self.proven),
@@ -79,6 +81,13 @@ class Openness:
             "access": {"limits": [asdict(limit) for limit in self.access.limits]},
             "transparency_index": [asdict(one) for one in self.indicators],
         }
+
+
+@functools.cache
+def rules() -> str:
+    """The digest of the code and tables that these findings come from: only equal rules must give equal findings."""
+    here = Path(__file__).parent
+    return digest_json({path.name: digest_file(path) for path in here.iterdir() if path.suffix in (".py", ".tsv", ".txt")})
 
 
 def _mof(mof: Mof) -> Json:
