@@ -28,6 +28,7 @@ COMMANDS = (
     "verify",
     "rebuild",
     "openness",
+    "release",
     "key",
     "sign",
     "chat",
