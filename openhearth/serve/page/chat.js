@@ -83,9 +83,11 @@ function show(number, version) {
   keep();
 }
 
-function say(text, wrong = false) {
+// `quiet`: for screen readers only, where the page shows it anyway.
+function say(text, wrong = false, quiet = false) {
   $("status").textContent = text;
   $("status").classList.toggle("wrong", wrong);
+  $("status").classList.toggle("unseen", quiet);
 }
 
 const atEnd = () => $("log").parentElement.scrollHeight - $("log").parentElement.scrollTop - $("log").parentElement.clientHeight < 80;
@@ -152,7 +154,7 @@ async function answer(number) {
   running = new AbortController();
   drawAll();
   toEnd();
-  say("The model is answering.");
+  say("The model is answering.", false, true);
   let drawing = 0;
   const redraw = () => { drawing ||= requestAnimationFrame(() => { drawing = 0; const follow = atEnd(); draw(number); if (follow) toEnd(); }); };
   const began = performance.now();
@@ -177,7 +179,7 @@ async function answer(number) {
   drawAll();
   toEnd();
   keep();
-  say(wrong ? `${wrong[0].toUpperCase()}${wrong.slice(1)}.` : version.note.trim() || "The answer is whole.", Boolean(wrong));
+  say(wrong ? `${wrong[0].toUpperCase()}${wrong.slice(1)}.` : version.note.trim() || "The answer is whole.", Boolean(wrong), !wrong);
   $("text").focus();
 }
 
@@ -303,7 +305,8 @@ async function meet() {
     }
     model = (await response.json()).data[0];
     $("name").textContent = document.title = model.id;
-    $("about").textContent = `${model.parameters.toLocaleString("en")} parameters, context ${model.context.toLocaleString("en")} tokens, root ${model.root.slice(0, 12)}`;
+    $("about").textContent = `${model.parameters.toLocaleString("en")} parameters · context ${model.context.toLocaleString("en")}`;
+    $("about").title = `root digest of the release: ${model.root}`;
     say("");
     return true;
   } catch (error) {
