@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.models import TyperInfo
 
-from openhearth import __version__, cli_align, cli_bench, cli_experiments, cli_plan, cli_release, cli_serve
+from openhearth import __version__, cli_align, cli_bench, cli_data, cli_experiments, cli_plan, cli_release, cli_serve
 from openhearth.errors import HearthError, nearest
 
 COMMANDS = (
@@ -23,6 +23,7 @@ COMMANDS = (
     "sweep",
     "compare",
     "bench",
+    "data",
     "runs",
     "show",
     "verify",
@@ -70,6 +71,7 @@ def _boards(incomplete: str) -> list[str]:
 
 app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_release.key, name="key")
 app.add_typer(cli_align.constitution, name="constitution")
 app.add_typer(cli_align.judge, name="judge")
@@ -252,6 +254,7 @@ def _asked(arguments: list[str]) -> typer.Typer:
         groups = (
             (cli_plan.app, "laws", "plan"),
             (cli_bench.app, "train", "bench"),
+            (cli_data.app, "build", "data"),
             (cli_release.key, "new", "key"), (cli_align.constitution, "check", "constitution"),
             (cli_align.judge, "agree", "judge"),
         )
@@ -262,7 +265,7 @@ def _asked(arguments: list[str]) -> typer.Typer:
     small = cli_plan.only(app, name)
     if name == "plan" and rest and rest[0] in cli_plan.COMMANDS:
         small.registered_groups = [TyperInfo(cli_plan.only(cli_plan.app, rest[0]), name="plan")]
-    elif name not in ("plan", "bench", "key", "constitution", "judge"):
+    elif name not in ("plan", "bench", "data", "key", "constitution", "judge"):
         small.registered_groups = []
     return small
 

@@ -19,7 +19,10 @@ DOCUMENTS = pyarrow.schema(
 )
 """A document on its way: `offset` and `raw_bytes` say where it stands in the (unpacked) file, `edits` what stages changed ("email:2")."""
 
-DROPS = pyarrow.schema([(name, pyarrow.string()) for name in ("doc_id", "uri", "source", "stage", "rule", "value", "threshold", "excerpt")])
+DROPS = pyarrow.schema(
+    [(name, pyarrow.string()) for name in ("doc_id", "uri", "source", "stage", "rule", "value", "threshold", "excerpt")]
+    + [("offset", pyarrow.int64())]
+)
 """Why a document was left out: the rule's name is the key that sets its threshold; `excerpt` is the beginning of the text."""
 
 EXCERPT = 160
@@ -63,13 +66,13 @@ def judged(batch: pyarrow.RecordBatch, stage: str, reasons: Sequence[Why | None]
     if not any(reasons):
         return Judged(batch, drop_rows([]))
     dropped = [place for place, why in enumerate(reasons) if why is not None]
-    columns = {name: batch.column(name).take(pyarrow.array(dropped)).to_pylist() for name in ("doc_id", "uri", "source", "text")}
+    columns = {name: batch.column(name).take(pyarrow.array(dropped)).to_pylist() for name in ("doc_id", "uri", "source", "offset", "text")}
     rows = []
     for number, place in enumerate(dropped):
         why = reasons[place]
         assert why is not None
         rows.append(
-            {name: columns[name][number] for name in ("doc_id", "uri", "source")}
+            {name: columns[name][number] for name in ("doc_id", "uri", "source", "offset")}
             | {"stage": stage, "rule": why.rule, "value": why.value, "threshold": why.threshold}
             | {"excerpt": excerpt(columns["text"][number])}
         )

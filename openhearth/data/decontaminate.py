@@ -156,7 +156,7 @@ def read_items(file: str) -> Iterator[list[str]]:
         text = b"".join(readers.chunks(place, packed)).decode(errors="replace")
         yield from ([part] for part in text.split("\n\n") if part.strip())
         return
-    for number, line in enumerate(readers.lines(readers.chunks(place, packed)), 1):
+    for number, (_, line) in enumerate(readers.lines(readers.chunks(place, packed)), 1):
         if line is None or not line.strip():
             continue
         try:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import pyarrow
 
-from openhearth.data.batches import Judged, drop_rows, noted, texts_of, with_column
+from openhearth.data.batches import Judged, Why, judged, noted, texts_of, with_column
 from openhearth.data.profiles import Profile
 
 Form = Literal["code", "prose", "wrapped"]
@@ -65,7 +65,7 @@ def _joined(paragraph: str, width: int) -> str:
 
 
 def normalise(batch: pyarrow.RecordBatch, profiles: Mapping[str, Profile]) -> Judged:
-    """The stage: nothing is left out; `edits` says which texts were re-flowed."""
+    """The stage: texts with nothing to see are left out; `edits` says which texts were re-flowed."""
     texts, names = texts_of(batch), batch.column("profile").to_pylist()
     results = [normalised(text, profiles[name].normalise) for text, name in zip(texts, names, strict=True)]
     joined = [
@@ -76,4 +76,5 @@ def normalise(batch: pyarrow.RecordBatch, profiles: Mapping[str, Profile]) -> Ju
     ]
     if any(joined):
         batch = with_column(batch, "edits", noted(batch.column("edits").to_pylist(), joined))
-    return Judged(with_column(batch, "text", results), drop_rows([]))
+    empty = [None if result and not result.isspace() else Why("empty", "no visible character", "at least one") for result in results]
+    return judged(with_column(batch, "text", results), "normalise", empty)

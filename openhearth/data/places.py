@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,11 @@ TABLE_SUFFIXES = (".parquet",)
 PACKED_SUFFIXES = (".gz", ".zst")
 
 READABLE = ".txt, .md, .rst, .py, .jsonl (each also as .gz or .zst) and .parquet"
+
+Known = Callable[[str], tuple[str, str] | None]
+"""The format of a file by its name, or None."""
+Ignored = Callable[[Path, bool], bool]
+"""Whether a file or a folder (True) is left out."""
 
 PREFLIGHT_ENTRIES = 20_000  # a folder is searched so far for something to read before the run starts
 
@@ -54,16 +59,17 @@ def check(arguments: Sequence[str]) -> None:
     """Raise HearthError, in one line, for a name that cannot be read; a folder is looked into until something readable is found."""
     for argument in arguments:
         path = Path(argument).expanduser()
-        mode = _mode(argument, path)
+        mode = mode_of(argument, path)
         if stat.S_ISREG(mode):
             _check_file(argument, path)
         elif stat.S_ISDIR(mode):
             _check_folder(argument, path)
         else:
-            raise HearthError(f"{argument}: is a {_special(mode)}, which cannot be read twice; give a file or a folder")
+            raise HearthError(f"{argument}: is a {special(mode)}, which cannot be read twice; give a file or a folder")
 
 
-def _mode(argument: str, path: Path) -> int:
+def mode_of(argument: str, path: Path) -> int:
+    """The mode of what the user named; raises HearthError, in one line, when it cannot be looked at."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -121,8 +127,8 @@ def where(arguments: Sequence[str], uri: str) -> str:
     return str(Path(argument) / below) if path.is_dir() else argument + below.removeprefix(printable(path.name))
 
 
-def walk(folder: Path, prefix: str) -> Iterator[Place | Drop]:
-    """The files below `folder`; hidden ones and hidden folders (`.git`, `.venv`) are left out whole.
+def walk(folder: Path, prefix: str, known: Known = format_of, ignored: Ignored | None = None) -> Iterator[Place | Drop]:
+    """The files below `folder` whose format is known; hidden ones, hidden folders (`.git`) and what is `ignored` are left out whole.
 
     The folders that are still to be looked into stand in a list: they may be nested deeper than Python's calls.
     """
@@ -138,27 +144,35 @@ def walk(folder: Path, prefix: str) -> Iterator[Place | Drop]:
             ahead += [(found, uri + printable(found.name)) for found in inside]
         elif entry.name.startswith("."):
             yield Drop(uri, "hidden", "name starts with a dot", "visible files and folders")
+        elif ignored is not None and ignored(Path(entry.path), entry.is_dir(follow_symlinks=False)):
+            yield Drop(uri, "ignored", "named in a .gitignore", "files that are not ignored")
         elif entry.is_symlink():
             yield Drop(uri, "link", "symbolic link", "links inside folders are not followed")
         elif entry.is_dir(follow_symlinks=False):
             ahead.append((entry, uri + "/"))
         else:
-            yield _file(entry, uri)
+            yield _file(entry, uri, known)
 
 
-def _file(entry: os.DirEntry[str], uri: str) -> Place | Drop:
+def _file(entry: os.DirEntry[str], uri: str, known: Known) -> Place | Drop:
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
         return Drop(uri, "unreadable", os.strerror(error.errno or 0), "readable files")
     if not stat.S_ISREG(status.st_mode):
-        return Drop(uri, "special", _special(status.st_mode), "regular files")
-    if format_of(entry.name) is None:
+        return Drop(uri, "special", special(status.st_mode), "regular files")
+    if known(entry.name) is None:
         return Drop(uri, "unsupported_suffix", Path(entry.name).suffix.lower() or "no suffix", READABLE)
     return Place(Path(entry.path), uri, status.st_size, named=False)
 
 
-def _special(mode: int) -> str:
+def is_special(mode: int) -> bool:
+    """True for what is neither a file nor a folder."""
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def special(mode: int) -> str:
+    """What such a thing is called."""
     kinds = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
     return kinds.get(stat.S_IFMT(mode), "special file")
 

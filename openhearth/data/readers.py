@@ -37,7 +37,7 @@ Row = tuple[str, str]
 """uri, text"""
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The whole file is left out, by this rule."""
 
     def __init__(self, rule: str, value: str, threshold: str) -> None:
@@ -53,12 +53,12 @@ def read(place: Place) -> list[Row | Drop]:
     suffix, packed = format_of(place.path.name) or ("", "")
     try:
         if suffix in TABLE_SUFFIXES:
-            rows = list(_read_parquet(place))
+            rows = list(read_parquet(place))
         elif suffix in LINE_SUFFIXES:
             rows = list(_read_lines(place, packed))
         else:
             rows = [judge(place.uri, _whole(place, packed))]
-    except _Refused as refused:
+    except Refused as refused:
         rows = [Drop(place.uri, refused.rule, refused.value, refused.threshold)]
     except OSError as error:
         rows = [Drop(place.uri, "unreadable", os.strerror(error.errno) if error.errno else str(error), "readable files")]
@@ -98,16 +98,17 @@ def judge(uri: str, data: bytes) -> Row | Drop:
 # -- bytes ------------------------------------------------------------------------------------------------------------------
 
 
-def chunks(place: Place, packed: str) -> Iterator[bytes]:
-    """The bytes of a file, unpacked, in bounded pieces."""
-    if not packed and place.bytes > MAX_FILE:
-        raise _Refused("huge", f"{place.bytes:,} bytes", f"files of at most {MAX_FILE:,} bytes; split it")
+def chunks(place: Place, packed: str, limit: int | None = None) -> Iterator[bytes]:
+    """The bytes of a file, unpacked, in bounded pieces; raises Refused above `limit` bytes (`MAX_FILE`)."""
+    limit = limit or MAX_FILE
+    if not packed and place.bytes > limit:
+        raise Refused("huge", f"{place.bytes:,} bytes", f"files of at most {limit:,} bytes; split it")
     unpack = {"": _plain, ".gz": _gunzip, ".zst": _unzstd}[packed]
     total = 0
     for chunk in unpack(place):
         total += len(chunk)
-        if total > MAX_FILE:
-            raise _Refused("huge", f"more than {MAX_FILE:,} bytes when unpacked", f"files of at most {MAX_FILE:,} bytes; split it")
+        if total > limit:
+            raise Refused("huge", f"more than {limit:,} bytes when unpacked", f"files of at most {limit:,} bytes; split it")
         yield chunk
 
 
@@ -123,9 +124,9 @@ def _gunzip(place: Place) -> Iterator[bytes]:
             while chunk := file.read(CHUNK):
                 yield chunk
     except EOFError:
-        raise _Refused("truncated", "the file ends inside a gzip member", "a whole file; copy or download it again") from None
+        raise Refused("truncated", "the file ends inside a gzip member", "a whole file; copy or download it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise _Refused("damaged", str(error), "valid gzip") from None
+        raise Refused("damaged", str(error), "valid gzip") from None
 
 
 def _unzstd(place: Place) -> Iterator[bytes]:
@@ -142,9 +143,9 @@ def _unzstd(place: Place) -> Iterator[bytes]:
                     if frame.eof:
                         data, frame = frame.unused_data, None
             if frame is not None:
-                raise _Refused("truncated", "the file ends inside a zstd frame", "a whole file; copy or download it again")
+                raise Refused("truncated", "the file ends inside a zstd frame", "a whole file; copy or download it again")
     except zstandard.ZstdError as error:
-        raise _Refused("damaged", str(error), "valid zstd") from None
+        raise Refused("damaged", str(error), "valid zstd") from None
 
 
 def _whole(place: Place, packed: str) -> bytes:
@@ -154,15 +155,16 @@ def _whole(place: Place, packed: str) -> bytes:
 # -- rows -------------------------------------------------------------------------------------------------------------------
 
 
-def lines(chunks: Iterator[bytes]) -> Iterator[bytes | None]:
-    """The lines of a stream, without their ends; None for one longer than `MAX_ROW`, which is skipped without being held."""
+def lines(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
+    """The lines of a stream without their ends, and where each begins; None for one longer than `MAX_ROW`, which is not held."""
     parts: list[bytes] = []
-    size = 0
+    size = offset = 0
     for chunk in chunks:
         pieces = chunk.split(b"\n")
         for number, piece in enumerate(pieces):
             if number:
-                yield b"".join(parts) if size <= MAX_ROW else None
+                yield offset, b"".join(parts) if size <= MAX_ROW else None
+                offset += size + 1
                 parts, size = [], 0
             size += len(piece)
             if size <= MAX_ROW:
@@ -170,13 +172,13 @@ def lines(chunks: Iterator[bytes]) -> Iterator[bytes | None]:
             else:
                 parts.clear()
     if size:
-        yield b"".join(parts) if size <= MAX_ROW else None
+        yield offset, b"".join(parts) if size <= MAX_ROW else None
 
 
 def _read_lines(place: Place, packed: str) -> Iterator[Row | Drop]:
     """JSON lines: an object with a field `text` on each; blank lines are nothing."""
     number = 0
-    for number, line in enumerate(lines(chunks(place, packed)), 1):
+    for number, (_, line) in enumerate(lines(chunks(place, packed)), 1):
         uri = f"{place.uri}:{number}"
         if line is None:
             yield Drop(uri, "long_line", f"more than {MAX_ROW:,} bytes", f"at most {MAX_ROW:,} bytes")
@@ -187,42 +189,63 @@ def _read_lines(place: Place, packed: str) -> Iterator[Row | Drop]:
 
 
 def _row(uri: str, line: bytes) -> Row | Drop:
+    value = json_object(uri, line)
+    return value if isinstance(value, Drop) else text_of(uri, value, FIELD)
+
+
+def json_object(uri: str, line: bytes, once: bool = False) -> dict[str, Any] | Drop:
+    """The JSON object on a line; with `once` a key that stands twice is a fault, since which of the two was meant is not known."""
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.decode(), object_pairs_hook=_once if once else None)
     except UnicodeDecodeError as error:
         return Drop(uri, "not_utf8", f"0x{line[error.start]:02x} at byte {error.start:,} of the line", "UTF-8")
     except (ValueError, RecursionError) as error:
         return Drop(uri, "bad_json", _shown(error), "one JSON object per line")
     if not isinstance(value, dict):
         return Drop(uri, "bad_json", f"a {type(value).__name__}, not an object", "one JSON object per line")
-    if FIELD not in value:
-        return Drop(uri, "no_text_field", _fields(list(value)), f"a field named '{FIELD}'")
-    text = value[FIELD]
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def text_of(uri: str, value: dict[str, Any], field: str) -> Row | Drop:
+    """The text in a field of an object."""
+    if field not in value:
+        return Drop(uri, "no_text_field", _fields(list(value)), f"a field named '{field}'")
+    text = value[field]
     if not isinstance(text, str):
-        return Drop(uri, "not_text", "null" if text is None else f"a {type(text).__name__}", f"a string in '{FIELD}'")
+        return Drop(uri, "not_text", "null" if text is None else f"a {type(text).__name__}", f"a string in '{field}'")
     try:
         return judge(uri, text.encode())
     except UnicodeEncodeError as error:
         return Drop(uri, "surrogate", f"U+{ord(text[error.start]):04X} at character {error.start:,}", "no unpaired surrogates")
 
 
-def _read_parquet(place: Place) -> Iterator[Row | Drop]:
-    """The column `text` of a Parquet table. Kept as a dictionary in memory: a value that is repeated a million times is held once."""
+def read_parquet(place: Place, field: str = FIELD, limit: int | None = None) -> Iterator[Row | Drop]:
+    """A column of a Parquet table, at most `limit` bytes (`MAX_FILE`).
+
+    Kept as a dictionary in memory: a value that is repeated a million times is held once.
+    """
     import pyarrow
     import pyarrow.compute
     import pyarrow.parquet
 
     try:
         schema = pyarrow.parquet.read_schema(place.path)
-        if FIELD not in schema.names:
-            raise _Refused("no_text_field", _fields(schema.names), f"a column named '{FIELD}'")
-        kind = schema.field(FIELD).type
+        if field not in schema.names:
+            raise Refused("no_text_field", _fields(schema.names), f"a column named '{field}'")
+        kind = schema.field(field).type
         kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
         if not any(is_text(kind) for is_text in (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view)):
-            raise _Refused("not_text", f"a column of {kind}", f"a column of strings in '{FIELD}'")
-        with pyarrow.parquet.ParquetFile(place.path, read_dictionary=[FIELD]) as file:
+            raise Refused("not_text", f"a column of {kind}", f"a column of strings in '{field}'")
+        with pyarrow.parquet.ParquetFile(place.path, read_dictionary=[field]) as file:
             total = number = 0
-            for batch in file.iter_batches(batch_size=1_000, columns=[FIELD]):
+            for batch in file.iter_batches(batch_size=1_000, columns=[field]):
                 column = batch.column(0)
                 if not pyarrow.types.is_dictionary(column.type):
                     column = column.dictionary_encode()
@@ -232,20 +255,18 @@ def _read_parquet(place: Place) -> Iterator[Row | Drop]:
                     number += 1
                     uri = f"{place.uri}:{number}"
                     if index is None:
-                        yield Drop(uri, "not_text", "null", f"a string in '{FIELD}'")
+                        yield Drop(uri, "not_text", "null", f"a string in '{field}'")
                     elif lengths[index] > MAX_ROW:
                         yield Drop(uri, "long_line", f"{lengths[index]:,} bytes", f"at most {MAX_ROW:,} bytes")
                     else:
                         total += lengths[index]
-                        if total > MAX_FILE:
-                            raise _Refused(
-                                "huge", f"more than {MAX_FILE:,} bytes of text", f"files of at most {MAX_FILE:,} bytes; split it"
-                            )
+                        if total > (limit or MAX_FILE):
+                            raise Refused("huge", f"more than {MAX_FILE:,} bytes of text", f"files of at most {MAX_FILE:,} bytes; split it")
                         yield judge(uri, values[index].as_py())
             if not number:
                 yield Drop(place.uri, "empty", "0 rows", "at least one row")
     except pyarrow.ArrowException as error:
-        raise _Refused("damaged", _shown(error), "a valid Parquet file") from None
+        raise Refused("damaged", _shown(error), "a valid Parquet file") from None
 
 
 def _fields(names: list[Any]) -> str:
