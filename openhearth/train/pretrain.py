@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -12,7 +14,24 @@ from openhearth.model.config import ModelConfig
 from openhearth.stage import Made, Setting, Stage, Tell
 from openhearth.train.planning import read_plan, settings_of
 from openhearth.train.schedule import Schedule
-from openhearth.train.settings import MOST_STEPS, Guard
+from openhearth.train.settings import MOST_STEPS, Guard, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from openhearth.train.trainer import Batch
+
+
+@dataclass(frozen=True)
+class Course:
+    """Shape, settings, first weights, and the batches by their number: a training run, before it is run."""
+
+    config: ModelConfig
+    settings: Settings
+    initial: Callable[[], Mapping[str, Tensor]]
+    batches: Callable[[int], Batch]
+    data: str
+    """The digest of what the batches are read from, and of their order."""
 
 
 class Pretrain(Stage):
@@ -49,14 +68,12 @@ class Pretrain(Stage):
         factor = self.learning_rate / planned["matrix"]
         return {group: rate * factor for group, rate in planned.items()} | {"matrix": self.learning_rate}
 
-    def run(self, made: Made, out: Path, tell: Tell) -> None:
+    def course(self, made: Made) -> Course:
+        """What the training is a pure function of, from the artifacts that it reads."""
         from openhearth.data.order import Windows
         from openhearth.data.shards import Tokens
-        from openhearth.data.tokenizer import Tokenizer
         from openhearth.model.hf import tensor_shapes
         from openhearth.model.init import initial_tensor
-        from openhearth.train.loop import Batch, train
-        from openhearth.train.milestones import Milestones
 
         assert self.seed is not None, "resolve() fills in the seed"
         seed = self.seed
@@ -70,17 +87,21 @@ class Pretrain(Stage):
         tokens.verify()
         windows = Windows(tokens, settings.sequence_length, seed)
         rows = settings.batch_tokens // settings.sequence_length
-
-        def batches(step: int) -> Batch:
-            return windows.sample(step * rows, (step + 1) * rows)
-
-        train(
+        return Course(
             config,
             settings,
             lambda: {name: initial_tensor(name, shape, config, seed) for name, shape in tensor_shapes(config).items()},
-            batches,
-            out,
-            tell,
-            data=digest_json([tokens.digest, seed]),
-            after=Milestones(Tokenizer.load(made["tokenizer"].path), config, settings.steps, self.samples, seed, out, tell),
+            lambda step: windows.sample(step * rows, (step + 1) * rows),
+            digest_json([tokens.digest, seed]),
         )
+
+    def run(self, made: Made, out: Path, tell: Tell) -> None:
+        from openhearth.data.tokenizer import Tokenizer
+        from openhearth.train.loop import train
+        from openhearth.train.milestones import Milestones
+
+        assert self.seed is not None, "resolve() fills in the seed"
+        course = self.course(made)
+        tokenizer = Tokenizer.load(made["tokenizer"].path)
+        looking_on = Milestones(tokenizer, course.config, course.settings.steps, self.samples, self.seed, out, tell)
+        train(course.config, course.settings, course.initial, course.batches, out, tell, data=course.data, after=looking_on)
