@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from openhearth.errors import nearest
+
 COMMANDS = ("optimal", "loss", "ladder", "laws", "shape", "fit", "claims", "backtest", "hardware", "accelerators", "energy", "recipe")
 
 
@@ -35,8 +37,11 @@ Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a picture 
 
 
 def route(arguments: list[str]) -> list[str]:
-    """`plan RECIPE ...` as `plan recipe RECIPE ...`."""
+    """`plan RECIPE ...` as `plan recipe RECIPE ...`. A word that is no file and all but a command stays: typer names the command."""
     if len(arguments) < 2 or arguments[0] != "plan" or arguments[1] in COMMANDS or arguments[1].startswith("-"):
+        return arguments
+    word = arguments[1]
+    if word.isalpha() and nearest(word.lower(), COMMANDS) and not Path(word).exists():
         return arguments
     return ["plan", "recipe", *arguments[1:]]
 

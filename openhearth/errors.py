@@ -24,7 +24,7 @@ class DiskFullError(HearthError):
     """Not enough room on the disk; names the folder and the bytes needed. What was made before stays intact."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)' for the nearest of `known`, or '' when nothing is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """' (did you mean X?)' for the nearest of `known`, or '' when nothing is near; `cutoff` is the share of letters in common."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f" (did you mean '{close[0]}'?)" if close else ""

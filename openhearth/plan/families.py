@@ -285,10 +285,12 @@ def _family(fields: _Fields, notes: list[str]) -> tuple[str, Family]:
     known = OTHER_NAMES.get(name or "", name or "")
     if known in FAMILIES:
         return known, FAMILIES[known]
+    if name and (near := nearest(name, FAMILIES, cutoff=0.85)):  # a slip of a letter, or a successor with other layers
+        raise fields.error("model_type", f"'{name[:40]}' is not known{near}; name the family whose layout it has")
     modern = fields.present("rms_norm_eps") or fields.config.get("hidden_act") in ("silu", "swish")
     family = Family(experts="optional", pattern=1) if modern else replace(_GPT, tied=False, experts="optional")
     layout = "Llama's layout (RMSNorm, gated, no biases)" if modern else "GPT's layout (LayerNorm, two matrices, biases)"
-    said = f"model_type '{name}' is not known{nearest(name, FAMILIES)}" if name else "model_type is missing"
+    said = f"model_type '{name}' is not known" if name else "model_type is missing"
     notes.append(f"{said}: counted in {layout}; norms, biases and details may differ")
     return name or "unknown", family
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from openhearth import cli, cli_plan
 from openhearth.errors import HearthError
 from openhearth.plan import recipe
 from openhearth.plan.commands.on import bar, on_command
@@ -211,9 +212,13 @@ def test_the_command_says_both_cases_the_layout_the_memory_and_the_loss(capsys: 
     assert json.loads(captured.out) and "priced by those" in captured.err
 
 
-def test_a_word_like_a_command_is_answered_with_the_command() -> None:
-    with pytest.raises(HearthError, match=r"optimla: no such recipe, configuration or command \(did you mean 'hearth plan optimal'\?\)"):
-        on_command("optimla")
+def test_a_word_like_a_command_is_answered_with_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["optimla"], ["optimla", "--flops", "1e23"]):
+        assert cli._status(cli_plan.route(["plan", *arguments])) == 2
+        captured = capsys.readouterr()
+        assert not captured.out and captured.err.count("\n") == 1 and "no such command 'optimla'" in captured.err.lower()
+        assert "'optimal'" in captured.err
+    assert cli_plan.route(["plan", "llama"])[1:] == ["recipe", "llama"]  # near no command
     with pytest.raises(HearthError, match="no such file"):
         on_command("nothing.toml", on="8xh100")
 

@@ -293,9 +293,8 @@ def test_a_configuration_with_images_is_counted_without_them_and_says_so() -> No
 
 def test_an_unknown_type_is_counted_in_the_usual_layout_with_a_note() -> None:
     known = Shape.from_hf(LLAMA_3)
-    unknown = Shape.from_hf(LLAMA_3 | {"model_type": "lama"})
-    assert unknown.parameters == known.parameters and not known.notes
-    assert "did you mean 'llama'" in unknown.notes[0]
+    unknown = Shape.from_hf(LLAMA_3 | {"model_type": "strange"})
+    assert unknown.parameters == known.parameters and not known.notes and "'strange' is not known" in unknown.notes[0]
     old = {"vocab_size": 500, "n_embd": 64, "n_layer": 2, "n_head": 4}  # neither type nor RMSNorm: GPT's layout
     shape = Shape.from_hf(old)
     assert shape.parameters == 2 * 500 * 64 + 2 * (12 * 64**2 + 13 * 64) + 2 * 64
@@ -305,6 +304,8 @@ def test_an_unknown_type_is_counted_in_the_usual_layout_with_a_note() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        ({"model_type": "lama"}, "model_type 'lama' is not known (did you mean 'llama'?)"),
+        ({"model_type": "gemma3n"}, "model_type 'gemma3n' is not known (did you mean 'gemma3'?)"),
         ({"vocab_size": None}, "vocab_size"),
         ({"hidden_size": None}, "hidden_size"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openhearth.errors import HearthError, nearest
 from openhearth.plan.quantities import count, price_per_hour, say, say_usd
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ def on_command(
         from openhearth.plan import pictures
 
         pictures.check(plot)
-    _not_a_command(model)
     from openhearth.plan.recipes import recipe
 
     def number(text: str | None, what: str, low: float, high: float, unit: str) -> float | None:
@@ -88,18 +86,6 @@ def on_command(
     else:
         show(facts)
     return 0
-
-
-def _not_a_command(model: str) -> None:
-    """A word that is no file, and looks like a command: offer the command."""
-    from openhearth.cli_plan import COMMANDS
-
-    if Path(model).suffix or "/" in model or Path(model).exists():
-        return
-    near = nearest(model.lower(), [name for name in COMMANDS if name != "recipe"])
-    if near:
-        command = near.split("'")[1]
-        raise HearthError(f"{model}: no such recipe, configuration or command (did you mean 'hearth plan {command}'?)")
 
 
 def show(facts: Mapping[str, Any]) -> None:
