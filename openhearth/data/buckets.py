@@ -135,7 +135,7 @@ def settings_json(recipe: DataRecipe) -> Json:
     """A recipe as it stands in the manifest: where files lie on this machine is left out."""
     content: Json = json.loads(recipe.model_dump_json())
     for source in content["source"]:
-        source["path"] = Path(source["path"]).name
+        del source["path"]
     content["duplicates"]["against"] = [Path(folder).name for folder in recipe.duplicates.against]
     content["evaluations"]["files"] = [Path(file).name for file in recipe.evaluations.files]
     content["toxic_words"] = Path(recipe.toxic_words).name

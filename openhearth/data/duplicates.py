@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy
 import pyarrow
@@ -151,9 +150,7 @@ def _cut(signed: _Signed, asked: Duplicates, verdicts: Verdicts) -> None:
             verdicts.cut[name] = gone
 
 
-def cluster_table(verdicts: Verdicts, order: dict[str, Any]) -> pyarrow.Table:
-    """The clusters as a table, the largest question first answered: which cluster, then in the order of preference."""
-    rows = sorted(
-        verdicts.clusters, key=lambda row: (row["cluster"], row["doc_id"] != row["cluster"], order.get(row["doc_id"], ""), row["doc_id"])
-    )
+def cluster_table(verdicts: Verdicts) -> pyarrow.Table:
+    """The clusters as a table, the member that stays first in each."""
+    rows = sorted(verdicts.clusters, key=lambda row: (row["cluster"], row["doc_id"] != row["cluster"], row["doc_id"]))
     return pyarrow.Table.from_pylist(rows, schema=CLUSTERS)

@@ -7,7 +7,7 @@ and a shuffle of the text comes for free. Each document is `<|endoftext|>` and i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,14 +86,25 @@ class Tokenize(Stage):
         tell.record(**summary)
 
 
-def encode(corpus: Path, side: Side, tokenizer: Tokenizer, out: Path, source: str, progress: Callable[[int, int], None]) -> Writer:
-    """Write the shards of one side to the folder `out/side`; `progress` is told bytes and tokens. Returns the finished writer."""
+def encode(
+    corpus: Path,
+    side: Side,
+    tokenizer: Tokenizer,
+    out: Path,
+    source: str,
+    progress: Callable[[int, int], None],
+    without: Collection[str] = (),
+) -> Writer:
+    """Write the shards of one side to the folder `out/side`; `progress` is told bytes and tokens. Returns the finished writer.
+
+    Documents whose sha256 is in `without` are left out.
+    """
     import numpy
 
     from openhearth.data.shards import Writer
 
     with Writer(out / side, tokenizer.vocab_size, tokenizer.bos) as writer:
-        for batch in batches(ordered(corpus, side)):
+        for batch in batches(row for row in ordered(corpus, side) if row["sha256"] not in without):
             for row, ids in zip(batch, tokenizer.encode_batch([row["text"] for row in batch]), strict=True):
                 writer.add(numpy.concatenate(([tokenizer.bos], ids)), {**row, "source": source})
             progress(writer.bytes, writer.tokens)
