@@ -42,6 +42,37 @@ def release(
     )
 
 
+@app.command(
+    epilog=examples(
+        "hearth audit a-release/ --segments 3",
+        "hearth audit a-release/ --only 4,5 --sign my.key --out mine.json",
+        "hearth audit --merge mine.json theirs.json",
+    )
+)
+def audit(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="DIR", help="A release with checkpoints; attestations with --merge.", show_default=False)
+    ],
+    segments: Annotated[int, typer.Option(metavar="K", help="Segments drawn by chance, beside those always audited.", min=0)] = 2,
+    only: Annotated[str, typer.Option(metavar="I,J", help="Train these segments again, and no others.")] = "",
+    sign: Annotated[Path | None, typer.Option(metavar="KEY", help="Sign what was found with this key.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the signed attestation goes; by default audit.json.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Add attestations up instead of auditing.")] = False,
+    trust: Annotated[list[str] | None, typer.Option(metavar="FINGERPRINT", help="Whose attestations count; may be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """Train some segments between a release's checkpoints again and compare. Exit status 1 when one differs."""
+    from openhearth.errors import HearthError
+    from openhearth.release.audit_command import audit_command, merge_command
+
+    if merge:
+        end(merge_command(paths, trusted=trust or (), json=json))
+    elif len(paths) > 1:
+        raise HearthError(f"hearth audit: one release at a time, not {len(paths)}; attestations are added up with --merge")
+    else:
+        end(audit_command(paths[0], segments=segments, only=only, key=sign, out=out, json=json))
+
+
 key = typer.Typer(no_args_is_help=True, help="Keys to sign releases with.")
 
 

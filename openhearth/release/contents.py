@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from openhearth.errors import DamagedError
 from openhearth.ledger import Json, Ledger, artifact_digest, digest_file
 from openhearth.model.config import ModelConfig
-from openhearth.release import code_archive, gguf, layout, weights
+from openhearth.release import checkpoints, code_archive, gguf, layout, weights
 from openhearth.release.manifest import WEIGHTS, Manifest, read_small, strict_json
 from openhearth.release.openness.assess import FINDINGS, FORMAT, files_of, rules
 
@@ -134,6 +134,10 @@ class Contents:
         """The sources in the release are plain files that stay inside; they are never unpacked."""
         name = code_archive.ARCHIVE
         return f"{code_archive.check(self.folder / name, name):,} source files, all plain, none unpacked"
+
+    def check_checkpoints(self) -> str:
+        """The states of training are those whose digests make up the root. Imports torch."""
+        return checkpoints.check_states(self.folder, self.json(checkpoints.INDEX))
 
     def check_gguf(self) -> str:
         """The GGUF files, written again from the weights, are those of the release."""

@@ -79,7 +79,7 @@ def rebuild(folder: Path, into: Path | None = None, text: Sequence[str] = (), wa
     recipe = Recipe.load(release / layout.RECIPE)
     if missing := [kind for kind in ("corpus", *REMADE) if kind not in recipe.stages]:
         raise HearthError(f"{release / layout.RECIPE}: has no stage [{missing[0]}]; this release cannot be made again")
-    if text and _has_text(release):
+    if text and has_text(release):
         raise HearthError(f"--text: {release} holds its own text; leave the option out")
     size = sum(entry.bytes for entry in read_manifest(release).files.values())
     with _workplace(folder, into, result.report.root) as place:
@@ -92,7 +92,7 @@ def rebuild(folder: Path, into: Path | None = None, text: Sequence[str] = (), wa
 def _make(release: Path, recipe: Recipe, place: Path, text: Sequence[str], watcher: runner.Watcher | None, result: Rebuilt) -> None:
     run = place / "run"
     plan = read_json(release / layout.PLAN)
-    if _has_text(release):
+    if has_text(release):
         given = {"corpus": lay_corpus(release, place / "corpus")}
     else:
         corpus = _corpus_again(recipe, run, text, watcher)
@@ -140,7 +140,8 @@ def _corpus_again(recipe: Recipe, run: Path, text: Sequence[str], watcher: runne
         raise HearthError(f"{error}; this release does not hold its text: give the same files with --text PATH") from None
 
 
-def _has_text(release: Path) -> bool:
+def has_text(release: Path) -> bool:
+    """Whether the release holds the texts of its documents."""
     import pyarrow.parquet as pq
 
     return "text" in pq.read_schema(release / layout.DOCUMENTS).names

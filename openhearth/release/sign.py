@@ -32,7 +32,7 @@ from openhearth.release.manifest import UNLISTED, strict_json, walk
 SIGNATURE, PUBLIC_KEY = UNLISTED
 _MEDIA = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD = "application/vnd.in-toto+json"
-_STATEMENT = "https://in-toto.io/Statement/v1"
+STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://model_signing/signature/v1.0"
 _GIT = (".git", ".gitattributes", ".github", ".gitignore")
 """What model-signing leaves out of a folder, beside the signature."""
@@ -192,7 +192,7 @@ def open_statement(bundle: Any, public: ec.EllipticCurvePublicKey, where: str) -
     except InvalidSignature:
         raise SignatureError(f"{where}: the signature is not one of the key {fingerprint(public)}") from None
     statement = strict_json(payload, where)
-    if not isinstance(statement, dict) or statement.get("_type") != _STATEMENT:
+    if not isinstance(statement, dict) or statement.get("_type") != STATEMENT:
         raise SignatureError(f"{where}: what is signed is not an in-toto statement")
     return statement
 
@@ -210,7 +210,7 @@ def sign_folder(folder: Path, key: Key) -> None:
         serialisation = {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": [SIGNATURE, *_GIT]}
         predicate = {"serialization": serialisation, "resources": resources, **({"expires": key.expires} if key.expires else {})}
         subject = [{"name": "model", "digest": {"sha256": _root(resources)}}]
-        statement = {"_type": _STATEMENT, "subject": subject, "predicateType": _PREDICATE, "predicate": predicate}
+        statement = {"_type": STATEMENT, "subject": subject, "predicateType": _PREDICATE, "predicate": predicate}
         write_atomic(folder / SIGNATURE, (json.dumps(seal_statement(statement, key), indent=2) + "\n").encode())
     except OSError as error:
         raise disk_error(error, folder / SIGNATURE) from None

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISLNK, S_ISREG
 
 from openhearth.errors import DamagedError, HearthError
-from openhearth.release import code_archive, gguf, layout, manifest
+from openhearth.release import checkpoints, code_archive, gguf, layout, manifest
 from openhearth.release.contents import Contents, one_line
 from openhearth.release.manifest import MANIFEST, MAX_FILES, WEIGHTS, Manifest
 from openhearth.release.openness.assess import FINDINGS
@@ -113,6 +113,7 @@ def verify(folder: Path, trust: str = "", *, load: bool = False) -> Report:
         (name, file, check)
         for name, file, check in (
             ("code", code_archive.ARCHIVE, contents.check_code),
+            ("checkpoints", checkpoints.INDEX, contents.check_checkpoints),
             ("gguf", gguf.INDEX, contents.check_gguf),
             ("openness", FINDINGS, contents.check_openness),
         )
