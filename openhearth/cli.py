@@ -28,6 +28,7 @@ COMMANDS = (
     "show",
     "verify",
     "rebuild",
+    "audit",
     "openness",
     "release",
     "key",
