@@ -29,6 +29,7 @@ from openhearth.ledger import Json
 from openhearth.model.sampling import Sampling
 from openhearth.serve import metrics
 from openhearth.serve.answers import FINISH, Asked, Form
+from openhearth.serve.decoder import Decoder
 from openhearth.serve.engine import Busy, End, Engine
 from openhearth.serve.guard import Limits, Refused
 from openhearth.serve.loading import Opened
@@ -94,6 +95,19 @@ class Server:
             self.engine.submit(*asked.requests)
         except Busy:
             raise Refused(429, "too many answers are waiting", "queue_full", retry_after=2) from None
+        except RuntimeError:
+            raise Refused(503, "the engine has stopped", "engine_stopped", retry_after=30) from None
+
+    async def embed(self, prompt: Sequence[int]) -> list[float]:
+        """The embedding of one text. Raises Refused as `submit` does."""
+
+        def job(decoder: Decoder) -> list[float]:
+            return decoder.embed(prompt).tolist()
+
+        try:
+            return await asyncio.wrap_future(self.engine.run(job))
+        except Busy:
+            raise Refused(429, "too many texts are waiting", "queue_full", retry_after=2) from None
         except RuntimeError:
             raise Refused(503, "the engine has stopped", "engine_stopped", retry_after=30) from None
 
@@ -171,7 +185,7 @@ async def _with_heartbeat(said: AsyncIterator[tuple[int, Any]]) -> AsyncIterator
     following: asyncio.Future[tuple[int, Any]] | None = None
     try:
         while True:
-            following = following or asyncio.ensure_future(anext(said))  # type: ignore[arg-type]
+            following = following or asyncio.ensure_future(anext(said))
             done, _ = await asyncio.wait({following}, timeout=HEARTBEAT)
             if not done:
                 yield -1, None
@@ -265,11 +279,7 @@ def application(opened: Opened, engine: Engine, limits: Limits, name: str) -> Fa
 
         async def work() -> None:
             for prompt in prompts:
-                try:
-                    future = engine.run(lambda decoder, prompt=prompt: decoder.embed(prompt).tolist())
-                except Busy:
-                    raise Refused(429, "too many texts are waiting", "queue_full", retry_after=2) from None
-                vectors.append(await asyncio.wrap_future(future))
+                vectors.append(await server.embed(prompt))
 
         await _while_connected(request, work())
         data = [

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openhearth.model.ops import rms_norm
-from openhearth.model.transformer import Block, Transformer, rotate
+from openhearth.model.transformer import Block, Transformer, rotary_tables, rotate
 
 CHUNK = 128
 """Tokens of a prompt that are read in one go; between two chunks the others get their next token."""
@@ -34,7 +34,7 @@ class Product:
 
     def __init__(self, *weights: Tensor) -> None:
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
-        self.packed = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        self.packed = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 16) if self.packed else weight
 
     def __call__(self, x_ND: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Decoder:
         config = self.config = model.config
         self.slots = slots
         self.embedding = model.model.embed_tokens.weight
-        self.cos, self.sin = model.cos, model.sin
+        self.cos, self.sin = rotary_tables(config)
         self.layers = [Layer(block) for block in model.model.layers]  # type: ignore[arg-type]
         self.norm = model.model.norm.weight
         self.head = Product(model.lm_head.weight)
@@ -130,26 +130,25 @@ class Decoder:
 
     @torch.inference_mode()
     def decodes_alike(self) -> bool:
-        """Whether each of several rows gets the very bits that it gets alone. Writes into all slots."""
+        """Whether each of several rows gets the very bits that it gets alone. Writes into all slots.
+
+        Tried are all batches up to 16 rows, then every 16th size and the largest.
+        """
         ids = [number * 7 % self.config.vocab_size for number in range(self.slots)]
-        positions = [0] * self.slots
+        sizes = {*range(2, min(self.slots, 16) + 1), *range(32, self.slots, 16), self.slots}
         alone = torch.cat([self.logits(self._decode([token], [slot], [0])) for slot, token in enumerate(ids)])
-        return all(
-            torch.equal(self.logits(self._decode(ids[:count], range(count), positions[:count])), alone[:count])
-            for count in range(2, self.slots + 1)
-        )
+        return all(torch.equal(self.logits(self._decode(ids[:size], range(size), [0] * size)), alone[:size]) for size in sizes)
 
     def _hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         config, eps = self.config, self.config.rms_norm_eps
-        queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         cos, sin = self.cos[positions_N, None], self.sin[positions_N, None]
         x_ND = F.embedding(ids_N, self.embedding)
         for number, layer in enumerate(self.layers):
-            q, k, v = layer.qkv(rms_norm(x_ND, layer.norm, eps)).split((queries, keys, keys), dim=-1)
-            q = rotate(rms_norm(q.unflatten(1, (-1, config.head_dim)), layer.q_norm, eps), cos, sin)
-            k = rotate(rms_norm(k.unflatten(1, (-1, config.head_dim)), layer.k_norm, eps), cos, sin)
-            y_NHE = attend(number, q, k, v.unflatten(1, (-1, config.head_dim)))
-            x_ND = x_ND + layer.out(y_NHE.reshape(len(ids_N), queries))
+            qkv_NHE = layer.qkv(rms_norm(x_ND, layer.norm, eps)).view(len(ids_N), -1, config.head_dim)
+            q, k, v = torch.split(qkv_NHE, [config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
+            q, k = rotate(rms_norm(q, layer.q_norm, eps), cos, sin), rotate(rms_norm(k, layer.k_norm, eps), cos, sin)
+            y_NHE = attend(number, q, k, v)
+            x_ND = x_ND + layer.out(y_NHE.flatten(1))
             gate, up = layer.gate_up(rms_norm(x_ND, layer.mlp_norm, eps)).chunk(2, dim=-1)
             x_ND = x_ND + layer.down(F.silu(gate).mul_(up))
         return rms_norm(x_ND, self.norm, eps)

@@ -113,11 +113,14 @@ class Engine:
         future: Future[Result] = Future()
 
         def work() -> None:
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(job(self.decoder))
-                except Exception as error:
-                    future.set_exception(error)
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                if self._closed or self.fault:
+                    raise RuntimeError("the engine has stopped") from self.fault
+                future.set_result(job(self.decoder))
+            except Exception as error:
+                future.set_exception(error)
 
         with self._wake:
             if self._closed or self.fault:
@@ -164,6 +167,8 @@ class Engine:
         finally:
             for request in [*self._active, *self._waiting]:
                 request.emit(End("fault" if self.fault else "cancelled"))
+            for job in self._jobs:
+                job()  # says that the engine has stopped
 
     def _step(self) -> None:
         began = time.monotonic()

@@ -88,7 +88,7 @@ class Codec:
     """A tokenizer's place in the engine: every token says the next part of a text, again and again."""
 
     def __init__(self, engine: Any, parts: list[str]) -> None:
-        self.real, self.parts, self.count = engine.codec, parts, 0
+        self.bos, self.im_end, self.parts, self.count = engine.codec.bos, engine.codec.im_end, parts, 0
         engine._ends = set()  # only limits end an answer
 
     def decode_bytes(self, ids: Any) -> bytes:
@@ -151,7 +151,7 @@ def slow_steps(served: Served) -> None:
         time.sleep(0.03)
         return decode(*given)
 
-    served.engine.decoder.decode = slowly  # type: ignore[method-assign]
+    served.engine.decoder.decode = slowly  # type: ignore[method-assign,assignment]
 
 
 @browser_test
