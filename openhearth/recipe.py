@@ -35,6 +35,8 @@ STAGES: dict[str, str] = {
     "plan": "openhearth.train.planning:Planning",
     "pretrain": "openhearth.train.pretrain:Pretrain",
     "measure": "openhearth.evaluate.measure:Measure",
+    "continue": "openhearth.train.continual:Continue",
+    "forgetting": "openhearth.evaluate.forgetting:Forgetting",
     "sft": "openhearth.align.sft:Sft",
     "evaluate": "openhearth.evaluate.stage:Evaluate",
     "release": "openhearth.release.stage:Release",

@@ -132,12 +132,19 @@ def report_facts(folder: Path) -> Json:
     return {
         **facts,
         "plan": {name: plan.get(name) for name in ("model", "why", "predicted")} if plan else None,
-        "parameters": (shown.get("pretrain") or {}).get("facts", {}).get("parameters"),
-        "losses": {kind: losses(folder, shown[kind]) for kind in ("pretrain", "sft") if kind in shown},
+        "parameters": (shown.get("pretrain") or shown.get("continue") or {}).get("facts", {}).get("parameters"),
+        "losses": {kind: losses(folder, shown[kind]) for kind in ("pretrain", "continue", "sft") if kind in shown},
         "evaluation": read_json(evaluation) if evaluation is not None else None,
+        "forgetting": _forgetting(folder, shown),
         "release": str(release) if "release" in shown and release.exists() else None,
         "root": (shown.get("release") or {}).get("facts", {}).get("root"),
     }
+
+
+def _forgetting(folder: Path, shown: dict[str, Json]) -> Json | None:
+    """What continued training did to the old and the new text, without the figures of every document; None where nothing was continued."""
+    path = file_of(folder, shown.get("forgetting"), "forgetting.json")
+    return None if path is None else {name: value for name, value in read_json(path).items() if name != "texts"}
 
 
 def drops(folder: Path) -> list[Json]:

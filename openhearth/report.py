@@ -45,6 +45,7 @@ def report(facts: Json) -> RenderableType:
         ("Time", _times(facts)),
         ("Loss, nats per token", _losses(facts)),
         ("Bits per byte on text that was held out (less is better)", _bits(facts)),
+        ("Bits per byte on held-out text, before and after (less is better)", _continued(facts)),
         ("Functions that are valid Python", _parses(facts)),
         ("Samples", _samples(facts)),
         ("Next", _next(facts)),
@@ -70,7 +71,7 @@ def _summary(facts: Json) -> RenderableType:
     pieces = []
     if facts["parameters"]:
         pieces.append(f"{quantity(facts['parameters'])} parameters")
-    tokens = [stage["tokens"] for stage in facts["stages"] if stage["stage"] in ("pretrain", "sft") and stage["tokens"]]
+    tokens = [stage["tokens"] for stage in facts["stages"] if stage["stage"] in ("pretrain", "continue", "sft") and stage["tokens"]]
     if tokens:
         pieces.append(f"trained on {quantity(sum(tokens))} tokens")
     pieces.append(f"{say_seconds(facts['total']['seconds'])} of a budget of {facts['budget']}")
@@ -146,6 +147,28 @@ def _bits(facts: Json) -> RenderableType | None:
         off = (figures["base"]["value"] - foreseen["value"]) / foreseen["value"]
         lines.insert(0, Text(f"the plan predicted {foreseen['value']:.3f} ({_interval(foreseen, '{:.3f}')}) before sft: {off:+.1%}"))
     return Group(table, *lines)
+
+
+def _continued(facts: Json) -> RenderableType | None:
+    """The old and the new text, before and after a model was continued."""
+    figures = facts.get("forgetting")
+    if not figures:
+        return None
+    table = _table("", "before", "after", "change", "95 %", numbers=3)
+    for name in ("old", "new"):
+        before, after, change = (figures[name][key] for key in ("before", "after", "change"))
+        better = change["value"] < 0
+        interval = _interval(change, "{:+.3f}") if change["low"] is not None else "one document"
+        table.add_row(
+            f"{name} text",
+            f"{before['value']:.3f}",
+            f"{after['value']:.3f}",
+            Text(f"{change['value']:+.3f}", style="green" if better else "yellow"),
+            Text(f"{interval}, {figures[name]['documents']:,} documents", style="dim"),
+        )
+    kept = next(stage["facts"] for stage in facts["stages"] if stage["stage"] == "continue")
+    said = f"{quantity(kept['replayed_tokens'])} of the tokens were old text, from {kept['replayed_documents']:,} documents"
+    return Group(table, Text(f"{said}; the range is a 95 % interval over documents", style="dim"))
 
 
 def _parses(facts: Json) -> RenderableType | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -68,6 +68,12 @@ class Pretrain(Stage):
         factor = self.learning_rate / planned["matrix"]
         return {group: rate * factor for group, rate in planned.items()} | {"matrix": self.learning_rate}
 
+    def settings(self, plan: dict[str, Any]) -> Settings:
+        """The planned settings with what this stage decides itself."""
+        planned = settings_of(plan, "pretrain")
+        own = {name: getattr(self, name) for name in ("weight_decay", "max_grad_norm", "schedule", "guard", "permanent_steps")}
+        return planned.model_copy(update={**own, "learning_rate": self.rates(planned.learning_rate)})
+
     def course(self, made: Made) -> Course:
         """What the training is a pure function of, from the artifacts that it reads."""
         from openhearth.data.order import Windows
@@ -79,10 +85,7 @@ class Pretrain(Stage):
         seed = self.seed
         plan = read_plan(made)
         config = ModelConfig.model_validate(plan["model"])
-        planned = settings_of(plan, "pretrain")
-        own = {name: getattr(self, name) for name in ("weight_decay", "max_grad_norm", "schedule", "guard", "permanent_steps")}
-        own["learning_rate"] = self.rates(planned.learning_rate)
-        settings = planned.model_copy(update=own)
+        settings = self.settings(plan)
         tokens = Tokens(made["tokenizer"].path / "train")
         tokens.verify()
         windows = Windows(tokens, settings.sequence_length, seed)
