@@ -83,9 +83,13 @@ def spdx_of(statement: str) -> str | None:
 def of_text(text: str) -> str | None:
     """The licence whose own words are in the text of a LICENSE file."""
     words = " ".join(text.split()).casefold()
-    for spdx, row in table().items():
-        if all(phrase.casefold() in words for phrase in row["text"]):
-            return spdx
+    fits = [
+        (words.index(row["text"][0].casefold()), place, spdx)
+        for place, (spdx, row) in enumerate(table().items())
+        if all(phrase.casefold() in words for phrase in row["text"])
+    ]
+    if fits:  # the one that is named first: the GPL mentions the AGPL, and is not it
+        return min(fits)[2]
     return spdx_of(text[:300]) if _CC.search(text[:300]) else None
 
 

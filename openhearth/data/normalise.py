@@ -34,9 +34,9 @@ def normalised(text: str, form: Form) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if form == "code":
         return text
+    text = _INVISIBLE.sub("", text)  # before NFC: what they parted may belong together
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    text = _INVISIBLE.sub("", text)
     if any(blank + "\n" in text for blank in " \t\f"):  # the expression alone would stop at every space
         text = _TRAILING.sub("", text)
     text = _GAPS.sub("\n\n\n", text).rstrip(" \t\f\n").lstrip("\n")

@@ -121,7 +121,7 @@ def _plain(place: Place) -> Iterator[bytes]:
 def _gunzip(place: Place) -> Iterator[bytes]:
     try:
         with gzip.open(place.path) as file:
-            while chunk := file.read(CHUNK):
+            while chunk := file.read1(CHUNK):  # what stands before a torn end comes before its error
                 yield chunk
     except EOFError:
         raise Refused("truncated", "the file ends inside a gzip member", "a whole file; copy or download it again") from None
