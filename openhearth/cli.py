@@ -14,11 +14,12 @@ from typing import Annotated, NoReturn
 import typer
 from typer.models import TyperInfo
 
-from openhearth import __version__, cli_align, cli_bench, cli_data, cli_experiments, cli_plan, cli_release, cli_serve
+from openhearth import __version__, cli_align, cli_bench, cli_continual, cli_data, cli_experiments, cli_plan, cli_release, cli_serve
 from openhearth.errors import HearthError, nearest
 
 COMMANDS = (
     "run",
+    "continue",
     "plan",
     "sweep",
     "compare",
@@ -163,6 +164,7 @@ def show(
     _end(show_command(run, json=json, plot=plot, x=x, drops=drops))
 
 
+app.registered_commands += cli_continual.app.registered_commands
 app.registered_commands += cli_experiments.app.registered_commands
 
 
@@ -300,7 +302,7 @@ def _end(status: int) -> None:
 
 def spread_text(arguments: list[str]) -> list[str]:
     """`--text a b c` as `--text a --text b --text c`: everything up to the next option belongs to it."""
-    if not arguments or arguments[0] not in ("run", "rebuild", "sweep"):
+    if not arguments or arguments[0] not in ("run", "continue", "rebuild", "sweep"):
         return arguments
     spread: list[str] = []
     in_text = False

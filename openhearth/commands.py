@@ -16,17 +16,17 @@ from openhearth.recipe import Recipe
 DEFAULT_RECIPE = "recipes/laptop.toml"
 
 
-def default_recipe() -> Path:
-    """recipes/laptop.toml of the source tree, or of the installed package."""
-    beside = Path(__file__).parents[1] / DEFAULT_RECIPE
+def default_recipe(name: str = DEFAULT_RECIPE) -> Path:
+    """recipes/laptop.toml (or another that is shipped) of the source tree, or of the installed package."""
+    beside = Path(__file__).parents[1] / name
     if beside.is_file():
         return beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside
     import importlib.metadata
 
     for file in importlib.metadata.files("openhearth") or []:
-        if file.as_posix().endswith("openhearth/" + DEFAULT_RECIPE):
+        if file.as_posix().endswith("openhearth/" + name):
             return Path(str(file.locate()))
-    raise HearthError(f"{DEFAULT_RECIPE} does not come with this installation; name a recipe: hearth run RECIPE")
+    raise HearthError(f"{name} does not come with this installation; name a recipe: hearth run RECIPE")
 
 
 def run_command(

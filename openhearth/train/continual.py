@@ -90,7 +90,10 @@ class Continue(Stage):
 
     def preflight(self) -> None:
         """Raise HearthError for a model that is not there or not whole, or that keeps no trunk."""
-        model = open_trained(self.model)
+        try:
+            model = open_trained(self.model)
+        except HearthError as error:
+            raise type(error)(f"continue.model: {error}") from None
         if self.start == "trunk":
             model.trunk()
         if self.batch_tokens is not None and self.batch_tokens % model.settings.sequence_length:
