@@ -16,15 +16,13 @@ import pyarrow
 import pyarrow.parquet
 
 from openhearth.data import batches
+from openhearth.data.built import DOCUMENTS, FORMAT, MANIFEST, manifest_of
 from openhearth.data.documents import WEIGHTLESS
 from openhearth.data.licences import class_of, drift, notice, treatment
 from openhearth.data.settings import DataRecipe
 from openhearth.errors import DamagedError, HearthError
-from openhearth.ledger import Json, digest_bytes, digest_file, digest_json, disk_error, read_json, write_atomic, write_json
+from openhearth.ledger import Json, digest_bytes, digest_file, digest_json, disk_error, write_atomic, write_json
 
-FORMAT = "openhearth-data/1"
-MANIFEST = "corpus.json"
-DOCUMENTS = "documents/"
 SAMPLES = 5
 """Of each rule, in a report."""
 
@@ -40,16 +38,6 @@ def check_free(out: Path) -> None:
         raise HearthError(f"{out}: is not a folder; choose another one with --out")
     if out.is_dir() and not (out / MANIFEST).exists() and any(entry.name not in ("work", "removals.jsonl") for entry in out.iterdir()):
         raise HearthError(f"{out}: holds files that are no corpus; choose another folder with --out")
-
-
-def manifest_of(folder: Path) -> Json:
-    """The manifest of a corpus; raises HearthError where there is none, DamagedError where it cannot be read."""
-    if not (folder / MANIFEST).is_file():
-        raise HearthError(f"{folder}: is not the folder of a corpus (there is no {MANIFEST}); make one with: hearth data build")
-    manifest: Json = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
-        raise DamagedError(f"{folder / MANIFEST}: not a manifest of this version ({FORMAT}); build the corpus again")
-    return manifest
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------------

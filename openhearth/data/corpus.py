@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from openhearth.data import places, readers, stdlib
+from openhearth.data import built, places, readers, stdlib
 from openhearth.data.documents import (
     WEIGHTLESS,
     Document,
@@ -49,11 +49,11 @@ class Corpus(Stage):
 
     kind: ClassVar[str] = "corpus"
 
-    source: Literal["stdlib", "text"] = "stdlib"
-    """Where the text comes from: "stdlib" (the Python standard library on this machine) or "text" (files and folders of yours)."""
+    source: Literal["stdlib", "text", "built"] = "stdlib"
+    """Where the text comes from: "stdlib" (this machine's Python library), "text" (files and folders of yours), "built" (hearth data)."""
 
     text: tuple[str, ...] = ()
-    """Files and folders to read when source is "text": .txt, .md, .rst, .py, .jsonl (each also .gz, .zst) and .parquet."""
+    """For "text": files and folders of .txt, .md, .rst, .py, .jsonl (each also .gz, .zst) and .parquet. For "built": folders of corpora."""
 
     held_out: float = Field(default=0.06, gt=0, lt=0.5)
     """The share of the groups (packages of the library; documents of own text) that is never trained on; by number, about by bytes."""
@@ -66,7 +66,9 @@ class Corpus(Stage):
 
     def resolve(self, setting: Setting) -> Corpus:
         """The same stage with the source's fingerprint: the stage is made again when the source has changed."""
-        seen = [sys.version, sys.platform] if self.source == "stdlib" else _seen(self.text)
+        seen: object = [sys.version, sys.platform]
+        if self.source != "stdlib":
+            seen = _seen(self.text) if self.source == "text" else [built.digest(Path(folder)) for folder in self.text]
         return self.model_copy(update={"fingerprint": digest_json(seen)[:16]})
 
     def preflight(self) -> None:
@@ -76,13 +78,16 @@ class Corpus(Stage):
                 raise HearthError('corpus: text is given but source is "stdlib"; set source = "text" to use it')
             stdlib.folder()
         elif not self.text:
-            raise HearthError('corpus: source is "text" but no file or folder is given; name some with --text or text = ["PATH"]')
-        else:
+            raise HearthError(f'corpus: source is "{self.source}" but no file or folder is given; name some with --text or text = ["PATH"]')
+        elif self.source == "text":
             places.check(self.text)
+        else:
+            for folder in self.text:
+                built.check(Path(folder))
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         """Write `documents.parquet`, `drops.parquet` and `report.json`."""
-        documents, drops = self._from_stdlib(tell) if self.source == "stdlib" else self._from_text(tell)
+        documents, drops = {"stdlib": self._from_stdlib, "text": self._from_text, "built": self._from_built}[self.source](tell)
         seen = len(documents) + len(drops)
         documents.sort(key=lambda document: document.uri)
         if self.source == "stdlib":
@@ -137,9 +142,22 @@ class Corpus(Stage):
             _require_room(size)
             done += place.bytes
         tell.progress(total, total)
-        length = min(PIECE, max(2_048, sum(len(text.encode()) for _, text in rows) // 16))
+        length = _piece(len(text.encode()) for _, text in rows)
         documents = [Document(name, name, "text", "unknown", "", piece) for uri, text in rows for name, piece in pieces(uri, text, length)]
         return documents, drops
+
+    def _from_built(self, tell: Tell) -> tuple[list[Document], list[Drop]]:
+        """The documents of built corpora that are to be trained on, cut as own text is."""
+        _require_room(sum(built.size(Path(folder)) for folder in self.text))
+        rows = list(built.rows(self.text))
+        length = _piece(row["bytes"] for row in rows)
+        documents = []
+        for number, row in enumerate(rows):
+            tell.progress(number, len(rows))
+            cut = pieces(row["uri"], row["text"], length)
+            documents += [Document(name, name, "text", row["licence"], row["evidence"], piece) for name, piece in cut]
+        tell.progress(len(rows), len(rows))
+        return documents, []
 
     # -- split --------------------------------------------------------------------------------------------------------------
 
@@ -222,6 +240,11 @@ class Corpus(Stage):
 def _require_room(size: int) -> None:
     if size > MAX_TEXT:
         raise HearthError(f"corpus: more than {MAX_TEXT:,} bytes of text, which this version cannot hold; give fewer or smaller files")
+
+
+def _piece(sizes: Iterable[int]) -> int:
+    """Bytes above which a text is cut: a sixteenth of everything where there is little."""
+    return min(PIECE, max(2_048, sum(sizes) // 16))
 
 
 def _by_rule(drops: Sequence[Drop]) -> str:

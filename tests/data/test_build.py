@@ -16,10 +16,12 @@ import pytest
 
 from openhearth.data import buckets, build, steps
 from openhearth.data.build import Built
+from openhearth.data.corpus import Corpus
+from openhearth.data.documents import read_documents
 from openhearth.data.settings import DataRecipe, of_paths
 from openhearth.errors import HearthError
 
-from .conftest import Write, files_of, jsonl
+from .conftest import SETTING, Write, files_of, jsonl, make_corpus
 from .flawed_texts import flawed, prose
 
 
@@ -222,3 +224,30 @@ def test_a_recipe_is_the_same_as_a_record() -> None:
     recipe = of_paths(["a", "b"], {"licence": "MIT"}, ["duplicates.passages=line", "personal=false"])
     assert DataRecipe.model_validate_json(recipe.model_dump_json(), strict=True) == recipe
     assert [source.licence for source in recipe.source] == ["MIT", "MIT"]
+
+
+# -- in a recipe ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_corpus_stage_reads_a_built_corpus_with_its_licences_and_without_what_stands_apart(tmp_path: Path, write: Write) -> None:
+    write("LICENSE", "Attribution-ShareAlike 4.0 International")
+    write("apart/LICENSE", "GNU GENERAL PUBLIC LICENSE Version 3")
+    for number in range(12):
+        write(f"{number:02d}.md", page(number))
+    write("apart/gpl.md", page(99))
+    built(tmp_path / "text", tmp_path / "corpus", sets=("licences.copyleft=apart",))
+    out, _ = make_corpus(tmp_path / "out", source="built", text=(str(tmp_path / "corpus"),))
+    rows = list(read_documents(out))
+    assert {row["uri"].partition("#")[0] for row in rows} == {f"{number:02d}.md" for number in range(12)}
+    assert {(row["licence"], row["evidence"]) for row in rows} == {("CC-BY-SA-4.0", "LICENSE")}
+    assert "".join(row["text"] for row in sorted(rows, key=lambda row: row["uri"]) if row["uri"].startswith("03.md")) == page(3)
+    stage = Corpus(source="built", text=(str(tmp_path / "corpus"),))
+    key = stage.resolve(SETTING)
+    write("12.md", page(12))
+    built(tmp_path / "text", tmp_path / "corpus")
+    assert stage.resolve(SETTING) != key
+    next((tmp_path / "corpus/documents").iterdir()).write_bytes(b"")
+    with pytest.raises(HearthError, match="missing or changed"):
+        stage.preflight()
+    with pytest.raises(HearthError, match="is not the folder of a corpus"):
+        Corpus(source="built", text=(str(tmp_path),)).preflight()

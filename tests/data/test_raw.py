@@ -150,11 +150,11 @@ print(report["dropped"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         [sys.executable, "-c", program, str(tmp_path / "text"), str(tmp_path / "out")], capture_output=True, text=True, check=True
     )
     told, _, peak = ran.stdout.strip().rpartition(" ")
-    assert told == "{'read.huge': 1}" and int(peak) < 250_000  # kB, of which 150,000 are the libraries
+    assert told == "{'read.huge': 1}" and int(peak) < 350_000  # kB, of which 200,000 are the libraries and tables
 
 
 def test_a_full_disk_ends_in_one_line_and_the_build_goes_on_later(tmp_path: Path, write: Write) -> None:
-    write("a.jsonl", jsonl(*({"text": page(number, 300)} for number in range(200))))
+    write("a.jsonl", jsonl(*({"text": page(number, 300)} for number in range(60))))
     program = (
         "import resource, signal, sys\nfrom openhearth.cli import main\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))\nmain(sys.argv[1:])\n"
@@ -174,7 +174,7 @@ def test_a_full_disk_ends_in_one_line_and_the_build_goes_on_later(tmp_path: Path
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2 and "no space left on the disk" in ran.stderr and "Traceback" not in ran.stderr
     assert not (tmp_path / "out/corpus.json").exists()
-    assert built(tmp_path / "text", tmp_path / "out").report["kept"] == 200
+    assert built(tmp_path / "text", tmp_path / "out").report["kept"] == 60
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
