@@ -4,17 +4,18 @@ A float product may round differently when a batch has other rows: libraries cho
 request then draws another token because a stranger asked something at the same moment. Here
   - a product is oneDNN's with weights packed once, whose rows do not depend on how many there are (and which does not pack the
     weights anew for each call, as a plain product of few rows does);
-  - each row attends alone over its own length;
-  - a prompt is read alone, in chunks that begin at multiples of CHUNK, whatever else is under way.
-That the first holds on this machine, for these weights and threads, is measured when the decoder is made (`decodes_alike`); where it
-does not, rows are decoded one at a time.
+  - each conversation attends alone, over its own length;
+  - a prompt is read in chunks that begin at multiples of CHUNK, whatever else is in the same pass.
+That the first holds on this machine, for these weights and threads, is measured when the decoder is made (`rows_alike`); where it does
+not, conversations take their passes one after another.
 
-Shape suffixes: N rows (tokens of one prompt, or one token of each of N conversations), D width, H heads, K key/value heads, E head_dim.
+Shape suffixes: N rows (the tokens of all segments), D width, H heads, K key/value heads, E head_dim, S a segment's rows, L its length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,20 @@ from openhearth.model.ops import rms_norm
 from openhearth.model.transformer import Block, Transformer, rotary_tables, rotate
 
 CHUNK = 128
-"""Tokens of a prompt that are read in one go; between two chunks the others get their next token."""
+"""Tokens of a prompt that are read in one pass; at the same time the others get their next token."""
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+PROMPT_TOKENS = 2 * CHUNK
+"""Tokens of prompts in one pass at most, so that those who wait for their next token do not wait long."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens that follow one another in one conversation: a chunk of a prompt, or the last token of an answer."""
+
+    slot: int
+    ids: Sequence[int]
+    start: int
+    """The position of the first one."""
 
 
 class Product:
@@ -34,6 +46,7 @@ class Product:
 
     def __init__(self, *weights: Tensor) -> None:
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+        self.width = weight.shape[1]
         self.packed = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 16) if self.packed else weight
 
@@ -73,43 +86,41 @@ class Decoder:
         shape = (config.num_layers, slots + 1, config.num_kv_heads, config.max_position_embeddings, config.head_dim)
         self.keys, self.values = torch.empty(shape), torch.empty(shape)  # a page is real memory only once it is written
         # the last slot is for `embed`
-        self.together = True
-        self.together = slots == 1 or self.decodes_alike()
+        self.together = self.rows_alike(slots)
 
     @torch.inference_mode()
-    def prefill(self, slot: int, ids: Sequence[int], start: int) -> Tensor:
-        """Read `ids` at positions `start`, ... into `slot`; returns the normed hidden states, (len(ids), D)."""
-        end = start + len(ids)
+    def forward(self, segments: Sequence[Segment]) -> Tensor:
+        """Read `segments`, each after what its slot holds; returns the normed hidden states of all their tokens, (N, D)."""
+        if self.together:
+            return self._forward(segments)
+        return torch.cat([self._forward([segment]) for segment in segments])
 
-        def attend(layer: int, q_NHE: Tensor, k_NKE: Tensor, v_NKE: Tensor) -> Tensor:
-            keys, values = self.keys[layer, slot, :, :end], self.values[layer, slot, :, :end]
-            keys[:, start:], values[:, start:] = k_NKE.transpose(0, 1), v_NKE.transpose(0, 1)
-            mask = torch.ones(len(ids), end, dtype=torch.bool).tril(start)
-            return _attention(q_NHE.transpose(0, 1), keys, values, mask).transpose(0, 1)
-
-        return self._hidden(torch.tensor(list(ids)), torch.arange(start, end), attend)
-
-    @torch.inference_mode()
-    def decode(self, ids: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """One more token in each of `slots`, at its position there; returns fp32 logits, (len(ids), vocabulary)."""
-        if not self.together:
-            rows = zip(ids, slots, positions, strict=True)
-            return torch.cat([self.logits(self._decode([token], [slot], [position])) for token, slot, position in rows])
-        return self.logits(self._decode(ids, slots, positions))
-
-    def _decode(self, ids: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Tensor:
-        where, at = torch.tensor(slots), torch.tensor(positions)
-
-        def attend(layer: int, q_NHE: Tensor, k_NKE: Tensor, v_NKE: Tensor) -> Tensor:
-            keys, values = self.keys[layer], self.values[layer]
-            keys[where, :, at], values[where, :, at] = k_NKE, v_NKE
-            rows = [
-                _attention(q_NHE[row, :, None], keys[slot, :, : position + 1], values[slot, :, : position + 1])
-                for row, (slot, position) in enumerate(zip(slots, positions, strict=True))
-            ]
-            return torch.cat(rows, dim=1).transpose(0, 1)
-
-        return self._hidden(torch.tensor(ids), at, attend)
+    def _forward(self, segments: Sequence[Segment]) -> Tensor:
+        config, eps = self.config, self.config.rms_norm_eps
+        sizes = [len(segment.ids) for segment in segments]
+        ids_N = torch.tensor([token for segment in segments for token in segment.ids])
+        slots_N = torch.tensor([segment.slot for segment in segments]).repeat_interleave(torch.tensor(sizes))
+        at_N = torch.cat([torch.arange(one.start, one.start + size) for one, size in zip(segments, sizes, strict=True)])
+        masks = [
+            torch.ones(size, one.start + size, dtype=torch.bool).tril(one.start) if size > 1 else None
+            for one, size in zip(segments, sizes, strict=True)
+        ]
+        heads = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
+        cos, sin = self.cos[at_N, None], self.sin[at_N, None]
+        x_ND = F.embedding(ids_N, self.embedding)
+        for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
+            qkv_NHE = layer.qkv(rms_norm(x_ND, layer.norm, eps)).view(len(ids_N), -1, config.head_dim)
+            q, k, v = torch.split(qkv_NHE, heads, dim=1)
+            q, k = rotate(rms_norm(q, layer.q_norm, eps), cos, sin), rotate(rms_norm(k, layer.k_norm, eps), cos, sin)
+            keys[slots_N, :, at_N], values[slots_N, :, at_N] = k, v
+            y_NHE = torch.cat([
+                _attention(q_SHE, keys[one.slot, :, : one.start + size], values[one.slot, :, : one.start + size], mask)
+                for q_SHE, one, size, mask in zip(torch.split(q, sizes), segments, sizes, masks, strict=True)
+            ])  # fmt: skip
+            x_ND = x_ND + layer.out(y_NHE.flatten(1))
+            gate, up = layer.gate_up(rms_norm(x_ND, layer.mlp_norm, eps)).chunk(2, dim=-1)
+            x_ND = x_ND + layer.down(F.silu(gate).mul_(up))
+        return rms_norm(x_ND, self.norm, eps)
 
     @torch.inference_mode()
     def logits(self, hidden_ND: Tensor) -> Tensor:
@@ -119,7 +130,7 @@ class Decoder:
     @torch.inference_mode()
     def embed(self, ids: Sequence[int]) -> Tensor:
         """The mean of the normed hidden states of a text, scaled to length 1; (D,)."""
-        chunks = [self.prefill(self.slots, ids[start : start + CHUNK], start) for start in range(0, len(ids), CHUNK)]
+        chunks = [self._forward([Segment(self.slots, ids[start : start + CHUNK], start)]) for start in range(0, len(ids), CHUNK)]
         return F.normalize(torch.cat(chunks).mean(0), dim=0)
 
     @torch.inference_mode()
@@ -129,32 +140,25 @@ class Decoder:
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
     @torch.inference_mode()
-    def decodes_alike(self) -> bool:
-        """Whether each of several rows gets the very bits that it gets alone. Writes into all slots.
+    def rows_alike(self, slots: int) -> bool:
+        """Whether each row of a product has the very bits that it has alone, for each shape of weights that the model has.
 
-        Tried are all batches up to 16 rows, then every 16th size and the largest.
+        Tried are products of 2 to 16 rows, of each power of two, and of as many as a pass can have.
         """
-        ids = [number * 7 % self.config.vocab_size for number in range(self.slots)]
-        sizes = {*range(2, min(self.slots, 16) + 1), *range(32, self.slots, 16), self.slots}
-        alone = torch.cat([self.logits(self._decode([token], [slot], [0])) for slot, token in enumerate(ids)])
-        return all(torch.equal(self.logits(self._decode(ids[:size], range(size), [0] * size)), alone[:size]) for size in sizes)
-
-    def _hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-        config, eps = self.config, self.config.rms_norm_eps
-        cos, sin = self.cos[positions_N, None], self.sin[positions_N, None]
-        x_ND = F.embedding(ids_N, self.embedding)
-        for number, layer in enumerate(self.layers):
-            qkv_NHE = layer.qkv(rms_norm(x_ND, layer.norm, eps)).view(len(ids_N), -1, config.head_dim)
-            q, k, v = torch.split(qkv_NHE, [config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
-            q, k = rotate(rms_norm(q, layer.q_norm, eps), cos, sin), rotate(rms_norm(k, layer.k_norm, eps), cos, sin)
-            y_NHE = attend(number, q, k, v)
-            x_ND = x_ND + layer.out(y_NHE.flatten(1))
-            gate, up = layer.gate_up(rms_norm(x_ND, layer.mlp_norm, eps)).chunk(2, dim=-1)
-            x_ND = x_ND + layer.down(F.silu(gate).mul_(up))
-        return rms_norm(x_ND, self.norm, eps)
+        largest = slots + PROMPT_TOKENS
+        sizes = [*range(2, 17), *(size for size in (32, 64, 128, 256, 512, 1024) if size < largest), largest]
+        first = self.layers[0]
+        for product in (first.qkv, first.out, first.gate_up, first.down, self.head):
+            x_ND = torch.randn(largest, product.width, generator=torch.Generator().manual_seed(0))
+            alone = torch.cat([product(x_ND[row : row + 1]) for row in range(16)])
+            if not all(torch.equal(product(x_ND[:size])[:16], alone[:size]) for size in sizes):
+                return False
+        return True
 
 
-def _attention(q_HSE: Tensor, k_KLE: Tensor, v_KLE: Tensor, mask_SL: Tensor | None = None) -> Tensor:
-    """Attention of one conversation; heads share keys in groups. (H, S, E)."""
-    grouped = q_HSE.shape[0] != k_KLE.shape[0]
-    return F.scaled_dot_product_attention(q_HSE[None], k_KLE[None], v_KLE[None], attn_mask=mask_SL, enable_gqa=grouped)[0]
+def _attention(q_SHE: Tensor, k_KLE: Tensor, v_KLE: Tensor, mask_SL: Tensor | None) -> Tensor:
+    """Attention of one segment over its conversation; heads share keys in groups. (S, H, E)."""
+    grouped = q_SHE.shape[1] != k_KLE.shape[0]
+    q_HSE = q_SHE.transpose(0, 1)
+    y_HSE = F.scaled_dot_product_attention(q_HSE[None], k_KLE[None], v_KLE[None], attn_mask=mask_SL, enable_gqa=grouped)[0]
+    return y_HSE.transpose(0, 1)

@@ -19,14 +19,12 @@ from torch import Tensor
 
 from openhearth.model.generate import choose, generator_for
 from openhearth.model.sampling import Sampling
-from openhearth.serve.decoder import CHUNK, Decoder
+from openhearth.serve.decoder import CHUNK, PROMPT_TOKENS, Decoder, Segment
 from openhearth.serve.metrics import Metrics
 from openhearth.serve.text import Piece, TextStream, Token
 
 Reason = Literal["stop", "length", "context", "time", "cancelled", "fault"]
 Result = TypeVar("Result")
-
-PROMPT_TOKENS_A_STEP = 2 * CHUNK
 
 
 class Codec(Protocol):
@@ -182,14 +180,40 @@ class Engine:
                     self._admit(request)
         for request in gone:
             self._end(request, "cancelled" if request.cancelled else "time")
-        self._read_prompts()
-        ready = [request for request in self._active if request.made]
+        self._pass()
+        self.metrics.step(time.monotonic() - began, sum(request.made > 1 for request in self._active))
+
+    def _pass(self) -> None:
+        """One pass of the model: a token for each answer under way, and some chunks of prompts that are not yet read."""
+        budget = PROMPT_TOKENS
+        taking: list[tuple[Request, Segment]] = []
+        for request in self._active:
+            size, prompt = len(request.prompt), request.prompt
+            if request.made:
+                taking.append((request, Segment(request.slot, [request.last], size + request.made - 1)))
+            elif budget >= min(CHUNK, size - request.read):
+                chunk = prompt[request.read : request.read + CHUNK]
+                taking.append((request, Segment(request.slot, chunk, request.read)))
+                budget -= len(chunk)
+        if not taking:
+            return
+        hidden = self.decoder.forward([segment for _, segment in taking]).split([len(segment.ids) for _, segment in taking])
+        for (request, segment), hidden_SD in zip(taking, hidden, strict=True):
+            if not request.made:
+                self._held[request.slot] += segment.ids
+                request.read += len(segment.ids)
+                self.metrics.prompt_tokens.add(len(segment.ids))
+                if request.echo:
+                    self._echo(request, segment, hidden_SD)
+        ready = [(request, rows[-1:]) for (request, _), rows in zip(taking, hidden, strict=True) if request.read == len(request.prompt)]
+        for request, _ in ready:
+            if request.only_prompt:
+                self._end(request, "length")
+        ready = [(request, row) for request, row in ready if not request.only_prompt]
         if ready:
-            positions = [len(request.prompt) + request.made - 1 for request in ready]
-            logits_NV = self.decoder.decode([request.last for request in ready], [request.slot for request in ready], positions)
-            for request, logits_V in zip(ready, logits_NV, strict=True):
+            logits_NV = self.decoder.logits(torch.cat([row for _, row in ready]))
+            for (request, _), logits_V in zip(ready, logits_NV, strict=True):
                 self._next(request, logits_V)
-        self.metrics.step(time.monotonic() - began, len(ready))
 
     def _admit(self, request: Request) -> None:
         """A slot for it: the free one whose prompt began alike, or a copy of what another slot has read of it.
@@ -216,36 +240,17 @@ class Engine:
         request.stream = TextStream(request.sampling.stop)
         self._active.append(request)
 
-    def _read_prompts(self) -> None:
-        budget = PROMPT_TOKENS_A_STEP
-        for request in list(self._active):
-            while budget > 0 and request.read < len(request.prompt) and not request.cancelled:
-                chunk = list(request.prompt[request.read : request.read + CHUNK])
-                hidden = self.decoder.prefill(request.slot, chunk, request.read)
-                self._held[request.slot] += chunk
-                if request.echo:
-                    self._echo(request, chunk, hidden)
-                request.read += len(chunk)
-                budget -= len(chunk)
-                self.metrics.prompt_tokens.add(len(chunk))
-                if request.read == len(request.prompt):
-                    if request.echo:
-                        request.emit(Piece("", tuple(request.prompt_tokens)))
-                    if request.only_prompt:
-                        self._end(request, "length")
-                    else:
-                        self._next(request, self.decoder.logits(hidden[-1:])[0])
-
-    def _echo(self, request: Request, chunk: Sequence[int], hidden_ND: Tensor) -> None:
-        """Note the tokens of a chunk; the place of each is scored one token before."""
-        if not request.prompt_tokens:
-            request.prompt_tokens.append(self._token(request, chunk[0], None))
-        following = request.prompt[request.read + 1 : request.read + 1 + len(chunk)]
-        if request.logprobs is None:
-            request.prompt_tokens += [self._token(request, token, None) for token in following]
-        else:
-            logits_NV = self.decoder.logits(hidden_ND[: len(following)])
-            request.prompt_tokens += [self._token(request, token, row) for token, row in zip(following, logits_NV, strict=True)]
+    def _echo(self, request: Request, segment: Segment, hidden_SD: Tensor) -> None:
+        """Note the tokens of a chunk, and when it was the last, say them; the place of each is scored one token before."""
+        if segment.start == 0:
+            request.prompt_tokens.append(self._token(request, segment.ids[0], None))
+        following = request.prompt[segment.start + 1 : segment.start + 1 + len(segment.ids)]
+        rows: Sequence[Tensor | None] = [None] * len(following)
+        if request.logprobs is not None:
+            rows = list(self.decoder.logits(hidden_SD[: len(following)]))
+        request.prompt_tokens += [self._token(request, token, row) for token, row in zip(following, rows, strict=True)]
+        if request.read == len(request.prompt):
+            request.emit(Piece("", tuple(request.prompt_tokens)))
 
     def _next(self, request: Request, logits_V: Tensor) -> None:
         """Choose the token that follows, and say what can be said."""

@@ -209,7 +209,7 @@ def test_an_answer_that_takes_too_long_is_cut(opened: Opened) -> None:
 def test_an_engine_that_fails_is_said_and_not_waited_for(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
     with serving(opened) as failing:
-        monkeypatch.setattr(failing.engine.decoder, "prefill", lambda *args: 1 / 0)
+        monkeypatch.setattr(failing.engine.decoder, "forward", lambda *args: 1 / 0)
         status, said, _ = failing.ask("/v1/chat/completions", {"model": MODEL, "messages": HELLO})
         assert (status, said["error"]["code"]) == (503, "engine_stopped")
         assert failing.ask("/v1/chat/completions", {"model": MODEL, "messages": HELLO})[0] == 503

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from openhearth.model.generate import Sampling, generate
-from openhearth.serve.decoder import CHUNK, Decoder
+from openhearth.serve.decoder import CHUNK, Decoder, Segment
 from openhearth.serve.engine import Busy, End, Engine, Request
 from openhearth.serve.loading import Opened, open_release
 from openhearth.serve.text import Piece, TextStream, Token
@@ -70,9 +70,10 @@ def test_greedy_text_is_that_of_generate(engine: Engine, opened: Opened) -> None
 def test_logits_are_those_of_the_model(decoder: Decoder, opened: Opened) -> None:
     prompt = prompts(opened)[-1]
     expected = opened.model(torch.tensor([prompt]))[0]
-    assert torch.allclose(decoder.logits(decoder.prefill(0, prompt, 0)), expected, atol=1e-4)
-    decoder.prefill(1, prompt[:-1], 0)
-    assert torch.allclose(decoder.decode(prompt[-1:], [1], [len(prompt) - 1])[0], expected[-1], atol=1e-4)
+    assert torch.allclose(decoder.logits(decoder.forward([Segment(0, prompt, 0)])), expected, atol=1e-4)
+    both = decoder.forward([Segment(1, prompt[:-1], 0), Segment(0, [prompt[0]], len(prompt))])
+    assert torch.allclose(decoder.logits(both[:-1]), expected[:-1], atol=1e-4)
+    assert torch.allclose(decoder.logits(decoder.forward([Segment(1, prompt[-1:], len(prompt) - 1)]))[0], expected[-1], atol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_tokens_alone_and_in_any_crowd(engine: Engine, opened: Opened) -> None:
@@ -99,24 +100,31 @@ def pieces(asked: Asked) -> list[Token]:
     return tokens
 
 
-def test_rows_decoded_together_have_the_bits_of_rows_decoded_alone(decoder: Decoder) -> None:
-    assert decoder.decodes_alike()
+def test_segments_read_together_have_the_bits_of_segments_read_alone(decoder: Decoder, opened: Opened) -> None:
     assert decoder.together
+    segments = [Segment(slot, prompt, 0) for slot, prompt in enumerate(prompts(opened))]
+    alone = torch.cat([decoder.forward([segment]) for segment in segments])
+    assert torch.equal(decoder.forward(segments), alone)
+    assert torch.equal(decoder.logits(alone[-3:]), decoder.logits(alone)[-3:])
 
 
-def test_where_a_batch_changes_bits_rows_are_decoded_one_at_a_time(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)  # plain products: few rows take another kernel
-    plain = Decoder(opened.model, slots=4)
-    alone = torch.cat([plain.decode([7], [slot], [0]) for slot in range(4)])
-    assert torch.equal(plain.decode([7] * 4, range(4), [0] * 4), alone)
+def test_where_a_batch_changes_bits_conversations_take_their_passes_alone(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(opened.model, slots=4)
+    decoder.layers[0].down = lambda x: torch.nn.functional.linear(x, torch.zeros(64, 96)) + len(x)  # type: ignore[assignment, return-value]
+    decoder.layers[0].down.width = 96
+    assert not decoder.rows_alike(4)
+    decoder.together = False
+    segments = [Segment(slot, [7 + slot], 0) for slot in range(4)]
+    alone = torch.cat([decoder.forward([segment]) for segment in segments])
+    assert torch.equal(decoder.forward(segments), alone)
 
 
 def test_a_prompt_longer_than_a_chunk_is_read_as_if_at_once(opened: Opened, decoder: Decoder) -> None:
     prompt = [opened.tokenizer.bos, *range(97, 97 + 20)] * 7
     prompt = prompt[: min(CHUNK + 9, opened.model.config.max_position_embeddings - 1)]
     expected = opened.model(torch.tensor([prompt]))[0, -1]
-    decoder.prefill(0, prompt[: CHUNK // 2], 0)
-    hidden = decoder.prefill(0, prompt[CHUNK // 2 :], CHUNK // 2)
+    decoder.forward([Segment(0, prompt[: CHUNK // 2], 0)])
+    hidden = decoder.forward([Segment(0, prompt[CHUNK // 2 :], CHUNK // 2)])
     assert torch.allclose(decoder.logits(hidden[-1:])[0], expected, atol=1e-4)
 
 

@@ -145,13 +145,13 @@ def slow_steps(served: Served) -> None:
     """A model that a person can interrupt."""
     import time
 
-    decode = served.engine.decoder.decode
+    forward = served.engine.decoder.forward
 
     def slowly(*given: Any) -> Any:
         time.sleep(0.03)
-        return decode(*given)
+        return forward(*given)
 
-    served.engine.decoder.decode = slowly  # type: ignore[method-assign,assignment]
+    served.engine.decoder.forward = slowly  # type: ignore[method-assign,assignment]
 
 
 @browser_test
