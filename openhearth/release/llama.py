@@ -181,7 +181,7 @@ def compare(release: Path, name: str, file: Path | None = None, *, prompts: int 
 
 def _divergence(ours: list[float], listed: list[Json]) -> float:
     """Kullback-Leibler divergence from our log-probabilities to the listed ones, nats, over the tokens that are listed."""
-    return sum(math.exp(ours[entry["id"]]) * (ours[entry["id"]] - entry["logprob"]) for entry in listed)
+    return sum(math.exp(ours[entry["id"]]) * (ours[entry["id"]] - float(entry["logprob"])) for entry in listed)
 
 
 def hostile_texts(count: int) -> list[str]:

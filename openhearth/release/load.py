@@ -24,7 +24,8 @@ def in_transformers(release: Path) -> str:
     from openhearth.model.hf import load_model
 
     options = {"local_files_only": True, "trust_remote_code": False}
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(release, use_safetensors=True, dtype=torch.float32, **options).eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(release, use_safetensors=True, dtype=torch.float32, **options)
+    theirs.eval()  # type: ignore[no-untyped-call]
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(release, **options)
     ours, tokenizer = load_model(release), Tokenizer.load(release / layout.TOKENIZER)
     texts = [text for text in llama.hostile_texts(60) if text and "<|" not in text]  # transformers reads the names of markers as markers

@@ -75,7 +75,7 @@ All intermediate checkpoints are had with revision="step1000-tokens4B".
 ## Dataset
 {WORDS}
 """
-    weights = {"model.safetensors": b"x" * 2000, "config.json": json.dumps(CONFIG)}
+    weights: dict[str, str | bytes] = {"model.safetensors": b"x" * 2000, "config.json": json.dumps(CONFIG)}
     return folder_of(path, {"README.md": card, "LICENSE": APACHE, **weights})
 
 

@@ -236,7 +236,7 @@ def read_yaml(text: str) -> dict[str, Any]:
     """Plain values from YAML; {} when it is not an object of them, holds aliases, or is larger than any header."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.events.AliasEvent):
                 raise yaml.YAMLError("aliases are not read")
