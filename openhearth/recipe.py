@@ -38,6 +38,10 @@ STAGES: dict[str, str] = {
     "continue": "openhearth.train.continual:Continue",
     "forgetting": "openhearth.evaluate.forgetting:Forgetting",
     "sft": "openhearth.align.sft:Sft",
+    "reward": "openhearth.align.reward:Reward",
+    "prefer": "openhearth.align.prefer:Prefer",
+    "rl": "openhearth.align.rl:Rl",
+    "outcome": "openhearth.align.outcome:Outcome",
     "evaluate": "openhearth.evaluate.stage:Evaluate",
     "release": "openhearth.release.stage:Release",
 }
@@ -273,7 +277,7 @@ def _build(content: dict[str, Any], places: _Places, table: Table) -> Recipe:
     if not stages:
         raise RecipeError(f"{places.where}: names no stage; write at least one table, such as [{next(iter(table))}]")
     for kind, stage in stages.items():
-        for need in stage.needs:
+        for need in stage.required():
             if need not in stages:
                 raise RecipeError(f"{places.of((kind,))}: [{kind}] needs the stage [{need}]; add a line [{need}]")
     published = None

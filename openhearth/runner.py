@@ -196,7 +196,7 @@ class _Walk:
         described: Json = {
             "stage": kind,
             "config": stage.model_dump(mode="json"),
-            "inputs": {need: self.made[need].digest for need in stage.needs},
+            "inputs": {need: self.made[need].digest for need in stage.required()},
             "code": code_digest(type(stage)),
         }
         key = digest_json(described)
@@ -227,7 +227,7 @@ class _Walk:
         self._begin()
         self.watcher.started(kind)
         began = time.monotonic()
-        needed = {need: self.made[need] for need in stage.needs}
+        needed = {need: self.made[need] for need in stage.required()}
         for artifact in needed.values():
             artifact.check()
         partial = final.with_name(final.name + ".partial")

@@ -67,6 +67,10 @@ class Stage(BaseModel):
     resumes: ClassVar[bool] = False
     """True when `out` may hold the work of a killed attempt, from which `run` goes on by itself. Else `out` is empty."""
 
+    def required(self) -> tuple[str, ...]:
+        """`needs`, for a stage whose settings decide what it reads."""
+        return self.needs
+
     def resolve(self, setting: Setting) -> Stage:
         """The same stage with what it takes from the whole run (seed, budget) filled in, before its key is computed."""
         return self

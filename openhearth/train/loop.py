@@ -31,7 +31,7 @@ from openhearth.train.guard import fault
 from openhearth.train.history import History
 from openhearth.train.results import TRACES, results_space, training_space, write_results
 from openhearth.train.settings import Settings
-from openhearth.train.stopping import StopSignals
+from openhearth.train.stopping import CannotGoOn, StopSignals
 from openhearth.train.trainer import Batch as Batch
 from openhearth.train.trainer import Trainer as Trainer
 
@@ -76,6 +76,9 @@ def train(
                 if stop.received is not None:
                     run.keep()
                     stop.deliver()
+    except CannotGoOn:
+        run.keep()
+        raise
     finally:
         gc.unfreeze()
         run.saver.close()

@@ -11,6 +11,13 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from openhearth.errors import HearthError
+
+
+class CannotGoOn(HearthError):
+    """A step that cannot be taken for a reason outside of training, such as a reward that fails: the steps before it are kept."""
+
+
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
