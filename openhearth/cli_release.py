@@ -133,9 +133,12 @@ def rebuild(
 @app.command(epilog=examples("hearth openness runs/laptop", "hearth openness any-hugging-face-folder/ --json"))
 def openness(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder, ours or any other, or a run.", show_default=False)],
+    attestation: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="What `hearth audit` signed; may be repeated, and may lift it to R4.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Find how open a model is: class, definition, index, terms of access, rebuild; every yes names the file that proves it."""
     from openhearth.release.openness.show import openness_command
 
-    end(openness_command(folder, json=json))
+    end(openness_command(folder, attestations=attestation or (), json=json))

@@ -20,6 +20,7 @@ from openhearth.release.audit_command import audit_command, merge_command
 from openhearth.release.finish import Wishes, finish
 from openhearth.release.manifest import find_release, write_manifest
 from openhearth.release.openness.assess import assess, write_openness
+from openhearth.release.openness.show import openness_command
 from openhearth.release.segments import State, leaf_hash, merkle_root, read_state
 from openhearth.release.verify import verify
 
@@ -260,6 +261,27 @@ def test_the_commands_write_an_attestation_that_they_read(
     assert content["map"] == "1..1" and content["root"] == verify(find_release(audited)).root
     with pytest.raises(HearthError, match="exists"):
         audit_command(audited, segments=1, only="0", out=out, **options)
+
+
+def test_a_release_that_others_audited_whole_stands_on_the_fourth_rung(
+    audited: Path, tmp_path: Path, keys: dict[str, sign.Key], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = verify(audited).root
+    everything = attested(audited, keys["ann"], tmp_path / "1", dict.fromkeys(range(4), "equal"), root)
+    part = attested(audited, keys["bo"], tmp_path / "2", {0: "equal"}, root)
+
+    def level(release: Path, *files: Path) -> tuple[str, str]:
+        openness_command(release, attestations=files, json=True)
+        ladder = json.loads(capsys.readouterr().out)["rung"]
+        return ladder["level"], ladder["lacks"]
+
+    assert level(audited, everything) == ("R4", "")
+    assert level(audited, part)[0] == "R2" and "3 of 4 segments are attested by nobody else" in level(audited, part)[1]
+    own = Path(shutil.copytree(audited, tmp_path / "own"))
+    sign.sign_folder(own, keys["ann"])
+    assert level(own, everything)[0] == "R2"  # who signed the release does not count
+    with pytest.raises(HearthError, match="another release"):
+        level(audited, attested(audited, keys["bo"], tmp_path / "3", {0: "equal"}))
 
 
 def test_states_have_one_digest_for_their_bytes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,16 +19,31 @@ from openhearth.tables import print_whole
 _COLOURS = {"yes": "green", "open": "green", "stated": "yellow", "partial": "yellow", "no": "red", "closed": "red"}
 
 
-def openness_command(folder: Path, *, json: bool = False) -> int:
+def openness_command(folder: Path, *, attestations: Sequence[Path] = (), json: bool = False) -> int:
     """Find out how open the model in `folder` is, and print it. A run's folder stands for the release in it."""
     place = _place(folder)
     found = assess(place)
-    ladder = rung(found.folder)
+    ladder = rung(found.folder, _attested(place, attestations) if attestations else "")
     if json:
         print(jsonlib.dumps({"folder": str(place), **found.to_json(), "rung": {**vars(ladder), "level": str(ladder)}}, ensure_ascii=True))
     else:
         _print(place, found, ladder)
     return 0
+
+
+def _attested(release: Path, files: Sequence[Path]) -> str:
+    """'all' when others than the release's signer found every segment equal, else what is lacking."""
+    from openhearth.release.audit import merge
+    from openhearth.release.manifest import read_manifest
+    from openhearth.release.sign import PUBLIC_KEY, fingerprint, read_public
+
+    own = release / PUBLIC_KEY
+    signer = fingerprint(read_public(own.read_bytes(), PUBLIC_KEY)) if own.is_file() else ""
+    found = merge(files, root=read_manifest(release).root)
+    found.equal = {number: who - {signer} for number, who in found.equal.items()}
+    if any(found.different.values()):
+        return "an attestation found a segment different"
+    return "all" if found.complete else f"{len(found.uncovered)} of {found.segments} segments are attested by nobody else"
 
 
 def _place(folder: Path) -> Path:
