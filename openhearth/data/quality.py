@@ -51,7 +51,9 @@ def quality_measures(texts: Sequence[str], codes: Codes, words: Words) -> list[M
     solid_count = numpy.bincount(of, solid, len(texts))
     solid_length = numpy.bincount(of, lengths * solid, len(texts))
     alpha_count = numpy.bincount(of, alpha, len(texts))
-    stops = sum((numpy.bincount(of, words.hashes == stop, len(texts)) > 0).astype(int) for stop in hashes_of(STOP_WORDS))
+    stops = numpy.zeros(len(texts), numpy.int64)
+    for stop in hashes_of(STOP_WORDS):
+        stops += numpy.bincount(of, words.hashes == stop, len(texts)) > 0
     alpha_sums = numpy.concatenate(([0], numpy.cumsum((codes.flags & ALPHA) != 0)))
     alpha_characters = alpha_sums[codes.bounds[1:]] - alpha_sums[codes.bounds[:-1]]
     found = []

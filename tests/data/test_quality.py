@@ -140,7 +140,7 @@ def test_every_shipped_profile_is_valid_and_names_only_rules_that_are_asked() ->
 
 
 def test_a_recipe_lays_its_own_keys_over_a_profile_or_makes_one_like_another() -> None:
-    overlays = {"web": {"min_words": 7}, "mine": {"like": "forum", "max_words": 9}}
+    overlays: dict[str, dict[str, Any]] = {"web": {"min_words": 7}, "mine": {"like": "forum", "max_words": 9}}
     assert profile_of("web", overlays).min_words == 7 and profile_of("web", overlays).max_words == 100_000
     assert profile_of("mine", overlays).max_words == 9 and profile_of("mine", overlays).min_words == 10
     with pytest.raises(RecipeError, match="did you mean 'forum'"):
