@@ -56,15 +56,13 @@ def main() -> None:
                 "OMP_NUM_THREADS": "1",
                 "PYTHONPATH": "" if python != sys.executable else os.environ.get("PYTHONPATH", ""),
             }
-            ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+            ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
             if ran.returncode:
                 print(f"{name:<28}failed: {ran.stderr.strip().splitlines()[-1:]}")
                 continue
             found = json.loads(ran.stdout.splitlines()[-1])
-            rate = found["bytes"] / 1e6 / found["seconds"]
-            print(
-                f"{name:<28}{found['bytes'] / 1e6:>7.1f}{found['seconds']:>9.2f}{rate:>9.2f}{found['peak'] / 1e3:>9.0f}  {found.get('said', '')}"
-            )
+            size, seconds, peak = found["bytes"] / 1e6, found["seconds"], found["peak"] / 1e3
+            print(f"{name:<28}{size:>7.1f}{seconds:>9.2f}{size / seconds:>9.2f}{peak:>9.0f}  {found['said']}")
 
 
 def pieces(paths: list[Path]) -> Iterator[str]:
@@ -213,7 +211,7 @@ def datatrove_minhash(folder: Path, evaluation: Path | None) -> dict[str, Any]:
     step = MinhashDedupSignature(str(folder.with_name("signatures")))
     documents = [Document(text=text, id=str(number)) for number, text in enumerate(texts)]
     next(iter(step.run(documents[:1], 0, 1) or []), None)  # loads its tokenizer
-    return timed(lambda: list(step.run(documents, 0, 1) or []) and "" or "112 permutations of 5 words", size_of(folder))
+    return timed(lambda: f"112 permutations of 5 words{len(list(step.run(documents, 0, 1) or [])) or ''}", size_of(folder))
 
 
 def datatrove_filters(folder: Path, evaluation: Path | None) -> dict[str, Any]:
