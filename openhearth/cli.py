@@ -37,6 +37,7 @@ COMMANDS = (
     "chat",
     "generate",
     "serve",
+    "align",
     "constitution",
     "judge",
 )
@@ -166,6 +167,7 @@ def show(
 
 app.registered_commands += cli_continual.app.registered_commands
 app.registered_commands += cli_experiments.app.registered_commands
+app.registered_commands += cli_align.app.registered_commands
 
 
 app.registered_commands += cli_release.app.registered_commands

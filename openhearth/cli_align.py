@@ -101,3 +101,24 @@ def agree(
         raise HearthError(f"{len(judges)} judges are named; give one or two")
     price = Price(price_read, price_written)
     end(agree_command(judges, constitution, pairs, seed=seed, price=price, budget=budget, cache=cache, json_=json))
+
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples("hearth align recipes/constitution.toml", "hearth align recipes/constitution.toml --set seed=2 --dir runs/seed2")
+)
+def align(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file with the stage [verdict].", show_default=False)],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key of the recipe.")] = None,
+    dir_: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the run; by default runs/NAME.")] = None,
+    json: Json = False,
+) -> None:
+    """Align a model by a constitution, from its recipe, and print what that did: harm, help, the judge, the share of the compute.
+
+    What is made is never made again; a run that was stopped or killed goes on when the same command is typed again.
+    """
+    from openhearth.align.align_command import align_command
+
+    end(align_command(recipe, set_ or [], dir_, json=json))

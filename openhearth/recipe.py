@@ -44,6 +44,13 @@ STAGES: dict[str, str] = {
     "outcome": "openhearth.align.outcome:Outcome",
     "evaluate": "openhearth.evaluate.stage:Evaluate",
     "release": "openhearth.release.stage:Release",
+    "world": "openhearth.align.world.stage:World",
+    "base": "openhearth.align.foundation:Base",
+    "helpful": "openhearth.align.foundation:Helpful",
+    "sl_cai": "openhearth.align.constitutional:SlCai",
+    "rl_cai": "openhearth.align.constitutional:RlCai",
+    "controls": "openhearth.align.world.controls:Controls",
+    "verdict": "openhearth.align.world.verdict:Verdict",
 }
 """Every kind of stage, in the order in which a recipe runs them, and the class behind it."""
 

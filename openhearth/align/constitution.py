@@ -22,6 +22,9 @@ HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 Message = Mapping[str, str]
 """{"role": "user" | "assistant", "content": text}; the same as a message of the chat format."""
 
+CONCLUDE = "So the answer is:"
+"""What a judge is asked after its thought (the paper's few-shot prompts end so)."""
+
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 TEMPLATES = {
@@ -159,6 +162,11 @@ class Constitution(_Record):
         """The same question for a judge that thinks before it answers."""
         shown = transcript(conversation).replace(HUMAN, "\n\nH:").replace(ASSISTANT, "\n\nA:")
         return fill(self.templates.thought, conversation=shown, principle=principle.comparison, a=a.strip(), b=b.strip())
+
+    def thinking_turns(self, principle: Principle, conversation: Sequence[Message], a: str, b: str) -> list[Message]:
+        """The question as a chat model reads it when it is to think first; after its thought comes `CONCLUDE`."""
+        asked = self.thought_request(principle, conversation, a, b).strip()
+        return [_turn("user", f"{asked}\n\nLet's think step by step.")]
 
     def critique_turns(self, conversation: Sequence[Message], response: str, principle: Principle) -> list[Message]:
         """The conversation as a chat model reads it when it is to write a critique of `response`."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-from openhearth.align.constitution import Constitution, Message, Principle, drawn
+from openhearth.align.constitution import CONCLUDE, Constitution, Message, Principle, drawn
 from openhearth.errors import HearthError
 from openhearth.ledger import digest_json
 
@@ -151,7 +151,7 @@ def label_pairs(
         thoughts = judge.reply(questions, seed=seed, max_new_tokens=max_new_tokens)
         spent = [(each.tokens, each.cost) for each in thoughts]
         questions = [
-            [*asked, {"role": "assistant", "content": said.text}, {"role": "user", "content": "So the answer is:"}]
+            [*asked, {"role": "assistant", "content": said.text}, {"role": "user", "content": CONCLUDE}]
             for asked, said in zip(questions, thoughts, strict=True)
         ]
     choices = judge.choose(questions, constitution.templates.choices, seed=seed)
@@ -185,9 +185,9 @@ def label_pairs(
 
 def _question(constitution: Constitution, pair: Pair, principle: Principle, swapped: bool, thought: bool) -> list[Message]:
     a, b = (pair.second, pair.first) if swapped else (pair.first, pair.second)
-    ask = constitution.thought_request if thought else constitution.comparison_request
-    text = ask(principle, pair.prompt, a, b).strip()
-    return [{"role": "user", "content": f"{text}\n\nLet's think step by step." if thought else text}]
+    if thought:
+        return constitution.thinking_turns(principle, pair.prompt, a, b)
+    return [{"role": "user", "content": constitution.comparison_request(principle, pair.prompt, a, b).strip()}]
 
 
 def named(text: str, choices: tuple[str, str]) -> int | None:

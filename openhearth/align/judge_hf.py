@@ -33,7 +33,7 @@ class HuggingFace:
             self.model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **local)
         except (OSError, ValueError, KeyError) as error:
             raise HearthError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]})") from None
-        self.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.train(False).to("cuda" if torch.cuda.is_available() else "cpu")
         self._digests = {path.name: digest_file(path) for path in sorted(folder.glob("*.safetensors"))}
 
     @property
