@@ -73,7 +73,9 @@ def audit(
         end(audit_command(paths[0], segments=segments, only=only, key=sign, out=out, json=json))
 
 
-key = typer.Typer(no_args_is_help=True, help="Keys to sign releases with.")
+key = typer.Typer(
+    no_args_is_help=True, help="Keys to sign releases with.", epilog=examples("hearth key new my.key", "hearth key new --help")
+)
 
 
 @key.command("new", epilog=examples("hearth key new my.key", "hearth key new my.key --expires 2027-12-31"))
