@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from openhearth.model.ops import rms_norm
 from openhearth.model.transformer import Block, Transformer, rotary_tables, rotate
 
 CHUNK = 128
@@ -97,6 +96,7 @@ class Decoder:
 
     def _forward(self, segments: Sequence[Segment]) -> Tensor:
         config, eps = self.config, self.config.rms_norm_eps
+        width, head = (config.hidden_size,), (config.head_dim,)
         sizes = [len(segment.ids) for segment in segments]
         ids_N = torch.tensor([token for segment in segments for token in segment.ids])
         slots_N = torch.tensor([segment.slot for segment in segments]).repeat_interleave(torch.tensor(sizes))
@@ -109,18 +109,18 @@ class Decoder:
         cos, sin = self.cos[at_N, None], self.sin[at_N, None]
         x_ND = F.embedding(ids_N, self.embedding)
         for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
-            qkv_NHE = layer.qkv(rms_norm(x_ND, layer.norm, eps)).view(len(ids_N), -1, config.head_dim)
+            qkv_NHE = layer.qkv(F.rms_norm(x_ND, width, layer.norm, eps)).view(len(ids_N), -1, config.head_dim)
             q, k, v = torch.split(qkv_NHE, heads, dim=1)
-            q, k = rotate(rms_norm(q, layer.q_norm, eps), cos, sin), rotate(rms_norm(k, layer.k_norm, eps), cos, sin)
+            q, k = rotate(F.rms_norm(q, head, layer.q_norm, eps), cos, sin), rotate(F.rms_norm(k, head, layer.k_norm, eps), cos, sin)
             keys[slots_N, :, at_N], values[slots_N, :, at_N] = k, v
             y_NHE = torch.cat([
                 _attention(q_SHE, keys[one.slot, :, : one.start + size], values[one.slot, :, : one.start + size], mask)
                 for q_SHE, one, size, mask in zip(torch.split(q, sizes), segments, sizes, masks, strict=True)
             ])  # fmt: skip
             x_ND = x_ND + layer.out(y_NHE.flatten(1))
-            gate, up = layer.gate_up(rms_norm(x_ND, layer.mlp_norm, eps)).chunk(2, dim=-1)
+            gate, up = layer.gate_up(F.rms_norm(x_ND, width, layer.mlp_norm, eps)).chunk(2, dim=-1)
             x_ND = x_ND + layer.down(F.silu(gate).mul_(up))
-        return rms_norm(x_ND, self.norm, eps)
+        return F.rms_norm(x_ND, width, self.norm, eps)
 
     @torch.inference_mode()
     def logits(self, hidden_ND: Tensor) -> Tensor:
