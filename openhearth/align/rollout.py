@@ -58,11 +58,11 @@ def sample(
     ids = torch.full((len(prompts), longest), end[0])
     positions = torch.zeros(len(prompts), longest, dtype=torch.long)
     cache = KVCache(model.config, len(prompts), longest + most)
-    for row, prompt in enumerate(prompts):
+    for place, prompt in enumerate(prompts):
         start = longest - len(prompt)
-        ids[row, start:] = torch.tensor(list(prompt))
-        positions[row, start:] = torch.arange(len(prompt))
-        cache.valid_BS[row, start:longest] = True
+        ids[place, start:] = torch.tensor(list(prompt))
+        positions[place, start:] = torch.arange(len(prompt))
+        cache.valid_BS[place, start:longest] = True
     done = np.zeros(len(prompts), dtype=bool)
     logits_BV = model.lm_head(model.hidden(ids, cache, positions)[:, -1]).float()
     following = positions[:, -1:] + 1
@@ -70,7 +70,7 @@ def sample(
         log_probs_BV = (logits_BV / temperature).log_softmax(-1)
         chosen = _draw(log_probs_BV, draws[rows, step])
         taken = log_probs_BV.gather(1, chosen[:, None])[:, 0].tolist()
-        for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
+        for place, (row, token) in enumerate(zip(rows.tolist(), chosen.tolist(), strict=True)):
             if done[place]:
                 continue
             responses[row].log_probs.append(taken[place])
