@@ -6,6 +6,7 @@ A key that is absent is a rule that is off; a data recipe overlays its own keys,
 from __future__ import annotations
 
 import functools
+import json
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -93,4 +94,4 @@ def profile_of(name: str, overlays: Mapping[str, Mapping[str, Any]]) -> Profile:
         raise RecipeError(
             f"profile '{base}': unknown{nearest(base, [*tables, *overlays])}; the profiles are {', '.join([*tables, *overlays])}"
         )
-    return Profile.model_validate({**tables[base], **own})
+    return Profile.model_validate_json(json.dumps({**tables[base], **own}, default=str), strict=True)

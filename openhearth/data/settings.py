@@ -139,25 +139,31 @@ def of_paths(paths: Sequence[str], shared: Mapping[str, str], sets: Sequence[str
 
 
 def _built(content: dict[str, Any], sets: Sequence[str], where: str, lines: Mapping[tuple[str, ...], int]) -> DataRecipe:
-    given: dict[tuple[str, ...], str] = {}
-    for option in sets:
-        path = _set(content, option)
-        given[path] = f"--set {option}"
+    given = {_set(content, option): f"--set {option}" for option in sets}
+
+    def mistake(error: ValidationError, model: type[BaseModel], inside: tuple[str, ...] = ()) -> RecipeError:
+        first = error.errors(include_url=False)[0]
+        keys = (*inside, *(str(part) for part in first["loc"]))
+        named = tuple(key for key in keys if not key.isdigit())
+        option = next((given[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in given), None)
+        line = next((lines[named[:end]] for end in range(len(named), 0, -1) if named[:end] in lines), None)
+        if first["loc"][:1] == ("source",) and len(first["loc"]) > 2:
+            model, first = Source, {**first, "loc": first["loc"][2:]}
+        return RecipeError(
+            f"{option or (f'{where}:{line}' if line else where)}: {'.'.join(named) or 'recipe'}: {in_plain_words(first, model)}"
+        )
+
     try:
         recipe = DataRecipe.model_validate_json(json.dumps(content, default=str), strict=True)
-        recipe.profiles()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        keys = tuple(str(part) for part in first["loc"])
-        named = tuple(key for key in keys if not key.isdigit())
-        place = next((given[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in given), None)
-        line = next((lines[named[:end]] for end in range(len(named), 0, -1) if named[:end] in lines), None)
-        at = place or (f"{where}:{line}" if line else where)
-        model: type[BaseModel] = Profile if error.title == "Profile" else Source if "source" in keys else DataRecipe
-        inside = {**first, "loc": first["loc"][2:]} if model is Source else first
-        raise RecipeError(f"{at}: {'.'.join(named) or 'recipe'}: {in_plain_words(inside, model)}") from None
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {error}") from None
+        raise mistake(error, DataRecipe) from None
+    for name in recipe.profile:
+        try:
+            profile_of(name, recipe.profile)
+        except ValidationError as error:
+            raise mistake(error, Profile, ("profile", name)) from None
+        except RecipeError as error:
+            raise RecipeError(f"{where}: {error}") from None
     return recipe
 
 
