@@ -117,7 +117,9 @@ def test_own_text_replaces_the_source_of_the_corpus() -> None:
 
 def test_the_laptop_recipe_names_every_stage_of_a_model_and_every_line_of_it_is_commented() -> None:
     recipe = Recipe.load(LAPTOP)
-    elsewhere = ("measure", "continue", "forgetting")  # of experiments, and of continued models
+    elsewhere = {"measure", "continue", "forgetting"}  # of experiments, and of continued models
+    elsewhere |= {"reward", "prefer", "rl", "outcome"}  # of models that learn from preferences and rewards
+    elsewhere |= {"world", "base", "helpful", "sl_cai", "rl_cai", "controls", "verdict"}  # of the constitution's
     kinds = tuple(kind for kind in STAGES if kind not in elsewhere)
     assert recipe.kinds == kinds
     assert recipe.budget_seconds == 300
