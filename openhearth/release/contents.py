@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from openhearth.errors import DamagedError
 from openhearth.ledger import Json, Ledger, artifact_digest, digest_file
 from openhearth.model.config import ModelConfig
-from openhearth.release import checkpoints, code_archive, gguf, layout, weights
+from openhearth.release import bom, checkpoints, code_archive, gguf, layout, weights
 from openhearth.release.manifest import WEIGHTS, Manifest, read_small, strict_json
 from openhearth.release.openness.assess import FINDINGS, FORMAT, files_of, rules
 
@@ -161,6 +161,16 @@ class Contents:
                 if digest_file(Path(folder) / "model.gguf") != self.listed.files[name].sha256:
                     raise DamagedError(f"{name}: not what is written from the weights")
         return f"{len(files)} files made again from the weights, byte for byte"
+
+    def check_bill(self) -> str:
+        """The bill of materials and the provenance, made again from the other files, are those of the release."""
+        if bom.stated_rules(self.json(bom.BOM)) != bom.rules():
+            return f"{bom.BOM} is of another version of OpenHearth: not made again"
+        made = bom.files_of(self.folder)
+        for name, data in made.items():
+            if read_small(self.folder / name, name) != data:
+                raise DamagedError(f"{name}: not what follows from the files of this release")
+        return f"{len(made)} files made again from the others, byte for byte"
 
     def check_openness(self) -> str:
         """The findings on openness, made again from the other files, are those that the release states."""

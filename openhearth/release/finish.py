@@ -14,7 +14,7 @@ from pathlib import Path
 
 from openhearth.errors import DamagedError, HearthError
 from openhearth.ledger import require_space, write_atomic, write_json
-from openhearth.release import gguf, layout
+from openhearth.release import bom, gguf, layout
 from openhearth.release.licences import licence_text
 from openhearth.release.manifest import find_release, read_manifest, write_manifest
 from openhearth.release.openness.assess import write_openness
@@ -105,3 +105,5 @@ def _relicense(release: Path, licence: str, text: str) -> None:
         raise DamagedError(f"{layout.CARD}: not a card that OpenHearth wrote; its licence is left alone")
     lines[1] = f"license: {licence.lower()}"
     write_atomic(release / layout.CARD, "\n".join(lines).encode())
+    if (release / bom.BOM).is_file():
+        bom.write_documents(release)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from openhearth.errors import HearthError
 from openhearth.ledger import Json, read_json, require_space, write_atomic, write_json
-from openhearth.release import code_archive, layout
+from openhearth.release import bom, code_archive, layout
 from openhearth.release.card import card, data_licences
 from openhearth.release.layout import COPIED, KINDS
 from openhearth.release.licences import apache, licence_text, python_licence
@@ -84,6 +84,7 @@ class Release(Stage):
         _text(folder / code_archive.LICENCE, apache())
         _text(folder / REPORT, report(folder, title=title))
         _text(folder / layout.CARD, card(folder, title=title, license=self.license, licences=licences, with_text=self.include_text))
+        bom.write_documents(folder)
         write_openness(folder)
         manifest = write_manifest(folder)
         tell.progress(steps, steps)

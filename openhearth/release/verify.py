@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISLNK, S_ISREG
 
 from openhearth.errors import DamagedError, HearthError
-from openhearth.release import checkpoints, code_archive, gguf, layout, manifest
+from openhearth.release import bom, checkpoints, code_archive, gguf, layout, manifest
 from openhearth.release.contents import Contents, one_line
 from openhearth.release.manifest import MANIFEST, MAX_FILES, WEIGHTS, Manifest
 from openhearth.release.openness.assess import FINDINGS
@@ -40,6 +40,7 @@ STATUS = {
     "record": 13,
     "data": 13,
     "code": 13,
+    "bill": 14,
     "openness": 14,
     "gguf": 14,
     "checkpoints": 14,
@@ -115,6 +116,7 @@ def verify(folder: Path, trust: str = "", *, load: bool = False) -> Report:
             ("code", code_archive.ARCHIVE, contents.check_code),
             ("checkpoints", checkpoints.INDEX, contents.check_checkpoints),
             ("gguf", gguf.INDEX, contents.check_gguf),
+            ("bill", bom.BOM, contents.check_bill),
             ("openness", FINDINGS, contents.check_openness),
         )
         if file in listed.files  # older releases hold neither

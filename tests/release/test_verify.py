@@ -33,7 +33,7 @@ def names_of(release: Path) -> list[str]:
 def test_a_fresh_release_verifies(made_release: Path) -> None:
     report = verify(made_release)
     assert [finding.detail for finding in report.findings if not finding.ok] == []
-    assert len(report.findings) == 12
+    assert len(report.findings) == 13
     assert report.root == read_json(made_release / "MANIFEST.json")["root"]
 
 
@@ -499,7 +499,7 @@ def verify_all(release: Path) -> list[Any]:
 def test_the_command_prints_a_table_and_ends_with_0(made_release: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify_command(made_release) == 0
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 13 and all(line.startswith("ok ") for line in out[:12]) and out[-1].startswith("verified: ")
+    assert len(out) == 14 and all(line.startswith("ok ") for line in out[:13]) and out[-1].startswith("verified: ")
 
 
 def test_the_command_names_the_first_fault_on_one_line_and_ends_with_its_status(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
