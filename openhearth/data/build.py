@@ -13,6 +13,7 @@ is written only when what belongs in it has changed.
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +30,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from openhearth.data import buckets, duplicates, licences, raw, steps
+from openhearth.data import buckets, built, duplicates, licences, raw, steps
 from openhearth.data.batches import DROPS, Why
 from openhearth.data.decontaminate import HITS, contamination, evaluations
 from openhearth.data.documents import Drop
@@ -87,10 +89,29 @@ def build(recipe: DataRecipe, out: Path, *, workers: int | None = None, dry_run:
     gathered = [_gather(recipe, number, requests) for number in range(len(recipe.source))]
     units = [unit for found, _ in gathered for unit in found]
     refused = [drop for _, found in gathered for drop in found]
-    if not units and not refused:
+    if not units and not refused and not requests.rows:
         raise HearthError(f"{', '.join(source.path for source in recipe.source)}: nothing to read; give files or folders with text")
     require_space(out, sum(unit.bytes for unit in units), "the corpus and its steps")
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "work").mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        return _build(recipe, out, requests, units, refused, workers=workers, dry_run=dry_run, watch=watch)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Raise HearthError while another build works in the same folder; a lock of a process that died holds nobody up."""
+    with (out / "work" / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise HearthError(f"{out}: another build works in this folder; wait for it, or choose another folder with --out") from None
+        yield
+
+
+def _build(
+    recipe: DataRecipe, out: Path, requests: Requests, units: Sequence[Unit], refused: Sequence[Json],
+    *, workers: int | None, dry_run: bool, watch: Watch | None,
+) -> Built:  # fmt: skip
     digests = tuple(_evaluation_digest(file) for file in recipe.evaluations.files)
     if digests:
         evaluations(recipe.evaluations.files, digests)  # a file that cannot be read ends the build before it begins
@@ -104,7 +125,7 @@ def build(recipe: DataRecipe, out: Path, *, workers: int | None = None, dry_run:
     report = buckets.report_of(recipe, selection.drops, _kept_rows(results, selection.kept), selection.contamination, selection.clusters)
     written = 0
     if not dry_run:
-        if not selection.kept:
+        if not selection.kept and not requests.rows:  # what was to be removed must go, also when nothing is left
             by_rule = ", ".join(f"{count:,} {rule}" for rule, count in list(report["dropped"].items())[:4])
             raise HearthError(
                 f"{out}: every document was left out ({by_rule}); look at them with: hearth data build ... --out {out} --dry-run, "
@@ -206,11 +227,11 @@ def _run(units: Sequence[Unit], job: Job, workers: int | None, watch: Watch | No
 
 def _earlier(folder: Path, job: Job) -> tuple[list[Path], pyarrow.Table]:
     """The folders of steps and the signatures of a corpus built earlier."""
-    manifest = buckets.manifest_of(folder)
+    manifest = built.manifest_of(folder)
     found = [
         Path(steps.sign_bucket(folder / name, listed["sha256"], job)[0])
         for name, listed in sorted(manifest["files"].items())
-        if name.startswith(buckets.DOCUMENTS)
+        if name.startswith(built.DOCUMENTS)
     ]
     return found, duplicates.gathered(found)
 
@@ -303,7 +324,7 @@ def _bucket(bucket: int, results: Sequence[Any], kept: dict[str, Json], recipe: 
 
 def _forget(work: Path, used: set[Path]) -> None:
     """Delete the steps that this build did not need: old settings, and what held a document that was removed."""
-    for step in work.iterdir() if work.is_dir() else ():
+    for step in (step for step in work.iterdir() if step.is_dir()):
         for folder in step.iterdir():
             if folder not in used:
                 shutil.rmtree(folder, ignore_errors=True)

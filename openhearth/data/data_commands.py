@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openhearth.budget_text import clock
-from openhearth.data import buckets, build, inspecting, raw, removal, settings
+from openhearth.data import buckets, build, built, inspecting, raw, removal, settings
 from openhearth.data.settings import DataRecipe
 from openhearth.errors import HearthError
 from openhearth.ledger import Json, read_json, write_json
+from openhearth.serve.terminal import harmless
 
 SOURCES = "sources.json"
 """Beside a corpus: where its sources lie on this machine, so that `remove` can build it again. Not part of the corpus."""
@@ -46,13 +47,13 @@ def build_command(
 ) -> int:
     """Build a corpus from a data recipe or from paths."""
     recipe = _recipe(inputs, shared, sets)
-    built = build.build(recipe, out, workers=workers, dry_run=dry_run, watch=_Lines())
+    made = build.build(recipe, out, workers=workers, dry_run=dry_run, watch=_Lines())
     if not dry_run:
         write_json(out / SOURCES, jsonlib.loads(recipe.model_dump_json()))
     if json:
-        _print({**built.report, "folder": str(out), "dry_run": dry_run, "buckets_written": built.written})
+        _print({**made.report, "folder": str(out), "dry_run": dry_run, "buckets_written": made.written})
     else:
-        inspecting.print_report(built.report, out)
+        inspecting.print_report(made.report, out)
         print(
             f"\nnothing was written but {out / 'work'}; without --dry-run the corpus is"
             if dry_run
@@ -96,7 +97,7 @@ def search_command(folder: Path, phrase: str, *, ignore_case: bool, limit: int, 
         return 0 if count else 1
     for row in rows:
         context = " ".join(f"{row['before']}[{row['phrase']}]{row['after']}".split())
-        print(f"{row['doc_id'][:10]}  {inspecting.harmless(row['uri'])}  {row['licence']}\n    ...{inspecting.harmless(context)}...")
+        print(f"{row['doc_id'][:10]}  {harmless(row['uri'])}  {row['licence']}\n    ...{harmless(context)}...")
     print(f"{count:,} occurrences" + (f", {limit:,} shown" if count > limit else "") if count else "the phrase is not in the corpus")
     return 0 if count else 1
 
@@ -104,7 +105,7 @@ def search_command(folder: Path, phrase: str, *, ignore_case: bool, limit: int, 
 def verify_command(folder: Path, *, json: bool) -> int:
     """Check a corpus; exit status 1 on a fault."""
     faults = buckets.verify(folder)
-    manifest = buckets.manifest_of(folder)
+    manifest = built.manifest_of(folder)
     if json:
         _print({"folder": str(folder), "digest": manifest["digest"], "faults": faults})
     else:
@@ -124,7 +125,7 @@ def remove_command(
     json: bool,
 ) -> int:
     """Record requests to remove documents and build the corpus again without them."""
-    manifest = buckets.manifest_of(folder)
+    manifest = built.manifest_of(folder)
     if not (folder / SOURCES).is_file():
         raise HearthError(
             f"{folder / SOURCES}: missing, so the corpus cannot be built again; build it with: hearth data build ... --out {folder}"
@@ -144,12 +145,12 @@ def remove_command(
     for source in sources or [""]:
         removal.add_request(folder, sorted(ids), source, why)
         ids = set()
-    built = build.build(recipe, folder, workers=workers, watch=_Lines())
-    after = buckets.manifest_of(folder)
+    made = build.build(recipe, folder, workers=workers, watch=_Lines())
+    after = built.manifest_of(folder)
     gone = manifest["input"] - after["input"]
-    facts = {"removed": gone, "buckets_written": built.written, "buckets": recipe.buckets, "digest": after["digest"], "kept": after["kept"]}
+    facts = {"removed": gone, "buckets_written": made.written, "buckets": recipe.buckets, "digest": after["digest"], "kept": after["kept"]}
     _print(facts) if json else print(
-        f"{gone:,} removed; {built.written} of {recipe.buckets} buckets written again; {after['kept']:,} documents are kept"
+        f"{gone:,} removed; {made.written} of {recipe.buckets} buckets written again; {after['kept']:,} documents are kept"
     )
     return 0
 

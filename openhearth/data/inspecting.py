@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from openhearth.data import buckets
+from openhearth.data import buckets, built
 from openhearth.errors import HearthError
 from openhearth.ledger import Json
 from openhearth.serve.terminal import harmless
@@ -113,7 +113,7 @@ def print_document(row: Json) -> None:
 
 def facts(folder: Path) -> Json:
     """The report of a corpus."""
-    buckets.manifest_of(folder)
+    built.manifest_of(folder)
     try:
         report: Json = json.loads((folder / "report.json").read_bytes())
     except (OSError, ValueError):

@@ -16,6 +16,7 @@ import pytest
 
 from openhearth.data import buckets, build, steps
 from openhearth.data.build import Built
+from openhearth.data.built import manifest_of
 from openhearth.data.corpus import Corpus
 from openhearth.data.documents import read_documents
 from openhearth.data.settings import DataRecipe, of_paths
@@ -202,6 +203,13 @@ def test_what_cannot_be_built_is_refused_in_one_line(tmp_path: Path, write: Writ
     assert "holds files that are no corpus" in refused([text], tmp_path / "full")
 
 
+def test_two_builds_never_work_in_one_folder(tmp_path: Path, write: Write) -> None:
+    path = write("a.txt", page(1))
+    with build._alone(built(path, tmp_path / "out").folder):
+        assert "another build works in this folder" in refused([str(path)], tmp_path / "out")
+    built(path, tmp_path / "out")
+
+
 def test_a_corpus_from_which_everything_was_left_out_is_refused_with_the_rules(tmp_path: Path, write: Write) -> None:
     said = refused([str(write("a.txt", page(1)))], tmp_path / "out", "profile.book.min_words=1000000")
     assert "every document was left out (1 quality.min_words)" in said and "--dry-run" in said
@@ -210,7 +218,7 @@ def test_a_corpus_from_which_everything_was_left_out_is_refused_with_the_rules(t
 
 def test_a_changed_file_of_a_corpus_is_found(tmp_path: Path, write: Write) -> None:
     built(tree(write), tmp_path / "out")
-    name = next(name for name in buckets.manifest_of(tmp_path / "out")["files"] if name.startswith("documents/"))
+    name = next(name for name in manifest_of(tmp_path / "out")["files"] if name.startswith("documents/"))
     path = tmp_path / "out" / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

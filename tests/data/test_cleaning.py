@@ -65,8 +65,8 @@ def test_luhn_finds_every_single_wrong_digit() -> None:
 @given(text=st.text(alphabet="ab \t\n\r\f\x07é\u0301\u200b-", max_size=120))
 def test_a_normal_form_is_one(text: str) -> None:
     for form in ("code", "prose", "wrapped"):
-        once = normalised(text, form)  # type: ignore[arg-type]
-        assert normalised(once, form) == once  # type: ignore[arg-type]
+        once = normalised(text, form)
+        assert normalised(once, form) == once
         assert "\r" not in once
 
 

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -40,7 +41,7 @@ def record(url: str, body: bytes, status: str = "200 OK", kind: str = "text/html
 INFO = b"WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 4\r\n\r\nabcd\r\n\r\n"
 
 
-def kept(out: Path) -> dict[str, dict[str, object]]:
+def kept(out: Path) -> dict[str, dict[str, Any]]:
     return {row["uri"]: row for row in buckets.documents(out)}
 
 

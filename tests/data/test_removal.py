@@ -125,6 +125,14 @@ def test_a_source_covers_itself_its_rows_what_is_below_it_and_what_its_pattern_m
     assert covers(source, uri) is covered
 
 
+def test_the_last_document_can_be_removed(tmp_path: Path, write: Write) -> None:
+    out = tmp_path / "out"
+    make(write("only.txt", page(1)).parent, out)
+    remove(out, docs=[id_of(out, "only.txt")])
+    assert list(buckets.documents(out)) == [] and buckets.verify(out) == []
+    assert not any(page(1)[:60].encode() in data for data in files_of(out).values())
+
+
 def test_a_request_during_a_build_with_another_recipe_is_honoured(tmp_path: Path, sources: Path) -> None:
     out = tmp_path / "out"
     make(sources, out)
