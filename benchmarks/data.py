@@ -105,7 +105,7 @@ def read(folder: Path) -> list[str]:
 
 def size_of(folder: Path) -> int:
     """Bytes of text."""
-    return sum(len(text.encode()) for text in read(folder))
+    return sum(len(json.loads(line)["text"].encode()) for line in (folder / "documents.jsonl").open())
 
 
 # -- ours -------------------------------------------------------------------------------------------------------------------

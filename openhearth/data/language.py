@@ -15,7 +15,7 @@ from openhearth.data.batches import Judged, Why, judged, texts_of, with_column
 from openhearth.data.profiles import Profile
 from openhearth.errors import HearthError
 
-WINDOW, WINDOWS = 200, 3
+WINDOW, WINDOWS = 150, 3
 """Characters of a window, and how many of them, from the beginning, the middle and the end."""
 
 

@@ -36,22 +36,38 @@ HASH = f"sum of code[i] * {_BASE:#x}^i mod 2^64, mixed by splitmix64; n-grams wi
 """What a hash is, for manifests: signatures of another definition must never be compared."""
 
 
-@functools.cache
-def _tables() -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint32]]:
-    flags = numpy.zeros(TABLED, numpy.uint8)
-    lower = numpy.arange(TABLED, dtype=numpy.uint32)
-    for code in range(TABLED):
-        character = chr(code)
-        category = unicodedata.category(character)
-        flag = SPACE if character.isspace() else 0
-        flag |= WORD if character.isalnum() or character == "_" or category[0] == "M" else 0
-        flag |= ALPHA if category[0] == "L" else 0
-        flag |= SYMBOL if category[0] in "PSZC" and category != "Co" else 0
-        flag |= ALONE if 0x3041 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or code >= 0x20000 else 0
-        flags[code] = flag
-        small = character.lower()
-        lower[code] = ord(small) if len(small) == 1 else code
-    return flags, lower
+class _Unicode:
+    """Kinds and lower case by code point, filled page by page as texts need them: all of Unicode would take half a second."""
+
+    def __init__(self) -> None:
+        self.flags = numpy.zeros(TABLED, numpy.uint8)
+        self.lower = numpy.arange(TABLED, dtype=numpy.uint32)
+        self._known = numpy.zeros(TABLED >> 8, bool)
+
+    def of(self, codes: NDArray[numpy.uint32]) -> NDArray[numpy.uint8]:
+        """The kinds of code points below `TABLED`."""
+        pages = numpy.zeros(TABLED >> 8, bool)
+        pages[codes >> numpy.uint32(8)] = True
+        for page in numpy.flatnonzero(pages & ~self._known).tolist():
+            self._fill(page)
+        return self.flags[codes]
+
+    def _fill(self, page: int) -> None:
+        for code in range(page << 8, page + 1 << 8):
+            character = chr(code)
+            category = unicodedata.category(character)
+            flag = SPACE if character.isspace() else 0
+            flag |= WORD if character.isalnum() or character == "_" or category[0] == "M" else 0
+            flag |= ALPHA if category[0] == "L" else 0
+            flag |= SYMBOL if category[0] in "PSZC" and category != "Co" else 0
+            flag |= ALONE if 0x3041 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or code >= 0x20000 else 0
+            self.flags[code] = flag
+            small = character.lower()
+            self.lower[code] = ord(small) if len(small) == 1 else code
+        self._known[page] = True
+
+
+_UNICODE = _Unicode()
 
 
 @functools.lru_cache(maxsize=2)
@@ -88,7 +104,7 @@ class Codes:
         bounds = numpy.zeros(len(texts) + 1, numpy.int64)
         numpy.cumsum([len(text) + 1 for text in texts], out=bounds[1:])
         tabled = codes if not len(codes) or int(codes.max()) < TABLED else numpy.minimum(codes, TABLED - 1)
-        return cls(codes, _tables()[0][tabled], bounds)
+        return cls(codes, _UNICODE.of(tabled), bounds)
 
     def counted(self, flag: int, words: Words) -> Indices:
         """How many characters of a kind each word has."""
@@ -115,7 +131,7 @@ class Words:
     @classmethod
     def plain(cls, codes: Codes) -> Words:
         """Lower-cased runs of letters, digits and marks; ideographs and kana each alone."""
-        lower = _tables()[1]
+        lower = _UNICODE.lower  # filled where the codes' kinds were found
         small = lower[codes.codes] if not len(codes.codes) or int(codes.codes.max()) < TABLED else _lowered(codes.codes, lower)
         alone = (codes.flags & ALONE) != 0
         return cls._of(small, (codes.flags & WORD) != 0, alone if alone.any() else None, codes.bounds)
