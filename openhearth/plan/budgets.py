@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from openhearth.budget_text import LONGEST, budget_seconds, say_seconds
 from openhearth.errors import HearthError, RecipeError, nearest
-from openhearth.plan.quantities import price_per_hour, say, say_usd
+from openhearth.plan.quantities import WHOLE, price_per_hour, say, say_usd
 
 NOMINAL_RATE = 1e11
 """FLOP/s of a laptop's training, to guess how long a budget of FLOPs takes before anything is measured."""
@@ -37,7 +37,7 @@ FLOPS_OF = {
 
 EXAMPLES = '"5 min", "1e15 flop", "100 chip-hours on h100" or "$100 on 8xh100"'
 
-_NUMBER = r"(?P<number>[+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?))\s*(?P<suffix>[kmbt](?![a-z]))?"
+_NUMBER = rf"(?P<number>[+-]?(?:{WHOLE}\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?))\s*(?P<suffix>[kmbt](?![a-z]))?"
 _FLOPS = re.compile(rf"{_NUMBER}\s*(?P<unit>[a-z/-]*(?:flop|pf-?d)[a-z/-]*)(?P<more>.*)", re.DOTALL | re.ASCII)
 _CHIPS = re.compile(rf"{_NUMBER}\s*(?:chip|gpu|tpu|accelerator)[ -]?(?P<unit>hours?|h|days?)(?P<more>.*)", re.DOTALL | re.ASCII)
 _MONEY = re.compile(
@@ -45,7 +45,7 @@ _MONEY = re.compile(
 )
 _FOREIGN = re.compile(r"[€£¥]|\b(?:eur|gbp|euros?|pounds?|yen|cny|inr)\b")
 _ON = re.compile(r"\s*on\s+(?P<hardware>[\w.x×*-]+?)(?:\s+at\s+(?P<price>.+?))?\s*", re.DOTALL | re.ASCII)
-_TIME_ON = re.compile(r"(?P<time>[^$]*?)\s+on\s+(?P<hardware>(?:\d[\d_,]*\s*[x×*]\s*)?[a-z][\w.-]*)\s*", re.DOTALL | re.ASCII)
+_TIME_ON = re.compile(rf"(?P<time>[^$]*?)\s+on\s+(?P<hardware>(?:{WHOLE}\s*[x×*]\s*)?[a-z][\w.-]*)\s*", re.DOTALL | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def read_budget(text: str) -> Budget:
     shown = repr(text if len(text) <= 60 else text[:57] + "...")
     if len(plain) > 100:
         raise RecipeError(f"{shown}: not a budget; write {EXAMPLES}")
+    if re.search(r"\d,(?!\d{3}(?!\d))", plain):
+        raise RecipeError(f"{shown}: a comma groups thousands, as in 1,500; write decimals with a point")
     if _FOREIGN.search(plain):
         raise RecipeError(f"{shown}: prices are in USD; write money as in '$100 on 8xh100'")
     try:

@@ -13,10 +13,12 @@ from openhearth.errors import HearthError
 SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "p": 1e15}
 """Of counts: thousand, million, billion, trillion."""
 
+WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)"
+"""Digits as people group them. A comma stands before three digits: '1,5T' is refused, since it may mean 1.5 as well as 15."""
 _COUNT = re.compile(
-    r"\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?))\s*([a-z]*\s*[a-z]*)\s*", re.IGNORECASE | re.ASCII
+    rf"\s*([+-]?(?:{WHOLE}\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?))\s*([a-z]*\s*[a-z]*)\s*", re.IGNORECASE | re.ASCII
 )
-_ON = re.compile(r"\s*(?:(\d[\d_,]*)\s*[x×*]\s*)?([a-z][\w.-]*)\s*", re.IGNORECASE | re.ASCII)
+_ON = re.compile(rf"\s*(?:({WHOLE})\s*[x×*]\s*)?([a-z][\w.-]*)\s*", re.IGNORECASE | re.ASCII)
 _PRICE = re.compile(
     r"\s*(?:\$|usd)?\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?:usd|\$)?\s*(?:/|per)\s*([a-z-]+)\s*", re.IGNORECASE | re.ASCII
 )
@@ -37,7 +39,8 @@ def count(text: str | float, what: str, *, low: float = 0.0, high: float = math.
             suffix = suffix[: -len(word)]
             break
     if found is None or suffix not in SUFFIXES:
-        raise HearthError(f"{shown}: not a number; write it as 5.76e23, 70B or 1.3T")
+        comma = ", with a point for decimals" if "," in str(text) else ""
+        raise HearthError(f"{shown}: not a number; write it as 5.76e23, 70B or 1.3T{comma}")
     value = float(found[1].replace("_", "").replace(",", "")) * SUFFIXES[suffix]
     if not math.isfinite(value):
         raise HearthError(f"{shown}: must be a finite number")

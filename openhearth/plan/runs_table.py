@@ -97,6 +97,9 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, where: Mapp
     def numbers(what: str) -> list[float] | None:
         return [_number(path, line, header[found[what]], row[found[what]]) for line, row in rows] if what in found else None
 
+    for line, row in rows:
+        if "," in (text := row[found["loss"]]):
+            raise HearthError(f"{path}:{line}: {header[found['loss']]} {text.strip()[:40]}: a decimal comma; write a point")
     parameters, loss, flops, tokens = (numbers(what) for what in ("parameters", "loss", "flops", "tokens"))
     assert parameters is not None and loss is not None
     read = {what: header[place] for what, place in found.items()}

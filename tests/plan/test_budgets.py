@@ -64,6 +64,8 @@ def test_money_is_chip_hours_at_a_price_given_or_of_the_catalogue() -> None:
         ("100 EUR on h100", "prices are in USD"),
         ("$100 on 8xh10", "did you mean 'h100'?"),
         ("$100 on 8xh100 at 2", "not a price"),
+        ("$1,5 on h100", "decimals with a point"),
+        ("1,5e19 flop", "decimals with a point"),
         ("0 flop", "above zero"),
         ("-1e18 flop", "above zero"),
         ("nan flop", "above zero"),

@@ -92,6 +92,8 @@ def test_numbers_may_have_suffixes_and_files_a_mark_and_empty_lines(tmp_path: Pa
         ("parameters,tokens,loss", ["1e7,1e9,nan"], "runs.csv:2: loss nan: must be a finite number"),
         ("parameters,tokens,loss", ["0,1e9,3"], "runs.csv:2: parameters 0: must be above zero"),
         ("parameters,tokens,loss", ["1e7,1e9,-3"], "runs.csv:2: loss -3: must be above zero"),
+        ("parameters;tokens;loss", ["1e7;1e9;3,125"], "runs.csv:2: loss 3,125: a decimal comma; write a point"),
+        ("parameters;tokens;loss", ["1e7;1,5e9;3.1"], "runs.csv:2: tokens 1,5e9: not a number; write it as 5.76e23, 70B or 1.3T, with a"),
         ("parameters,tokens,loss", ["1e7,1e9"], "runs.csv:2: 2 cells where the header has 3"),
         ("parameters,tokens,loss", [], "runs.csv: no runs in it; a line for each run is needed below the header"),
         ("parameters,parameters,tokens,loss", ["1,2,3,4"], "runs.csv: more than one column is called 'parameters'; name it once"),

@@ -49,7 +49,7 @@ def load(name: str) -> Published:
 
 
 def test_every_model_of_the_record_has_a_recipe() -> None:
-    assert sorted(EXACT) == sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != "laptop")
+    assert sorted(EXACT) == sorted(path.stem for path in RECIPES.glob("*.toml") if "published" in tomllib.loads(path.read_text()))
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -305,7 +305,7 @@ def test_an_unknown_type_is_counted_in_the_usual_layout_with_a_note() -> None:
     ("change", "named"),
     [
         ({"model_type": "lama"}, "model_type 'lama' is not known (did you mean 'llama'?)"),
-        ({"model_type": "gemma3n"}, "model_type 'gemma3n' is not known (did you mean 'gemma3'?)"),
+        ({"model_type": "deepseek_v4"}, "model_type 'deepseek_v4' is not known (did you mean 'deepseek_v3'?)"),
         ({"vocab_size": None}, "vocab_size"),
         ({"hidden_size": None}, "hidden_size"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
