@@ -16,7 +16,7 @@ from openhearth.release.manifest import clash, unsafe
 
 ARCHIVE, LICENCE = "code/openhearth.tar", "code/LICENSE"
 _SUFFIXES = (".py", ".tsv", ".csv", ".json", ".toml", ".txt", ".html", ".css", ".js", ".typed")
-MAX_MEMBERS, MAX_BYTES = 10_000, 200_000_000
+MAX_MEMBERS, MAX_BYTES = 10_000, 50_000_000
 
 
 def archive() -> bytes:
@@ -41,6 +41,8 @@ def check(path: Path, where: str) -> int:
     """The number of files in an archive; raises DamagedError unless all are plain files with names that stay inside, each once."""
     names: list[str] = []
     size = 0
+    if path.stat().st_size > MAX_BYTES:  # names too are read from it, and could be as long
+        raise DamagedError(f"{where}: more than {MAX_BYTES:,} bytes; no code is so large")
     try:
         with tarfile.open(path, mode="r:") as tar:
             for entry in tar:
