@@ -87,6 +87,8 @@ class World(Stage):
         ]
         write_rows(out / "tests.jsonl", tests)
         tell.record(
+            seed=self.seed,
+            align_limit=self.align_limit,
             pretraining_tokens=len(ids), vocabulary=tokenizer.vocab_size, dialogues=len(dialogues), prompts=len(prompts), tests=len(tests)
         )
         tell.note(
