@@ -8,6 +8,7 @@ that question (no CORS). A key is compared in constant time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -107,6 +108,7 @@ class Guard:
             self._admit(scope)
             await self.app(scope, await self._body(scope, receive), sent)
         except Refused as refused:
+            await self._drain(scope, receive)
             await answer(sent, refused)
         finally:
             self._open -= 1
@@ -132,6 +134,17 @@ class Guard:
                 raise Refused(401, "a valid key is needed: Authorization: Bearer KEY", "invalid_api_key")
         if self._open > self.limits.requests:
             raise Refused(503, "too many requests at once", "overloaded", retry_after=1)
+
+    async def _drain(self, scope: Scope, receive: Receive) -> None:
+        """Read on for a moment what a refused client still sends: it must be able to hear the answer before the connection ends."""
+        left = 4 * self.limits.body_bytes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(1.0, self.limits.body_seconds)):
+                while left > 0 and scope["method"] not in ("GET", "HEAD"):
+                    event = await receive()
+                    left -= len(event.get("body", b""))
+                    if event["type"] == "http.disconnect" or not event.get("more_body"):
+                        break
 
     def _known(self, host: str) -> bool:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host

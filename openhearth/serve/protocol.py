@@ -17,6 +17,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_TEXT = 1_000_000
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Some = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 TokenId = Annotated[int, Field(ge=0)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TEXT)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP)]
@@ -26,6 +27,12 @@ class Strict(BaseModel):
     """No number is read from a text and no text from a number."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        """10.0 is an integer in JSON's schema."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class StreamOptions(Strict):
@@ -114,20 +121,13 @@ class EmbeddingRequest(Strict):
 
     model: str = Field(max_length=256)
     input: (
-        Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+        Some
+        | Annotated[list[Some], Field(min_length=1, max_length=MAX_PROMPTS)]
         | TokenIds
         | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, description="Must be the model's width.")
-
-    @field_validator("input")
-    @classmethod
-    def _not_empty(cls, value: Any) -> Any:
-        if value == "" or (isinstance(value, list) and "" in value):
-            raise ValueError("must not be empty")
-        return value
 
 
 class ErrorBody(BaseModel):

@@ -441,3 +441,15 @@ def test_without_the_extra_one_line_says_how_to_get_it(made_release: Path, monke
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(HearthError, match=r"pip install 'openhearth\[serve\]'"):
         serve_command(made_release, port=0)
+
+
+@pytest.mark.soak
+def test_requests_made_up_from_the_schema_find_no_fault_of_the_server(opened: Opened) -> None:
+    pytest.importorskip("schemathesis", reason="pip install schemathesis")
+    with serving(opened, slots=8) as running:
+        command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{running.url}/openapi.json", "--no-color"]
+        checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+        options = ["--checks", checks, "--phases", "coverage,fuzzing", "--max-examples", "100", "--request-timeout", "30"]
+        found = subprocess.run([*command, *options], capture_output=True, text=True, timeout=600)
+        assert found.returncode == 0, re.sub(r".{300,}", "(a long line)", found.stdout)[-4000:]
+        assert running.ask(CHAT, HELLO)[0] == 200
