@@ -1,7 +1,8 @@
 """What makes the demonstration falsifiable: the same training on shuffled labels, on an inverted constitution, and on gold answers.
 
 Shuffled labels must teach nothing about harm; a chain that follows its constitution must do more harm under an inverted one; gold answers
-say what plain supervision on the same prompts buys. The last one alone may know the truth, and it is no part of the chain.
+say what plain supervision on the same prompts buys, which is no upper bound. The last one alone may know the truth, and it is no part of
+the chain.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ NAMES = {
     "rl_cai": "RL-CAI",
     "shuffled_labels": "control: shuffled labels",
     "inverted_constitution": "control: inverted constitution",
-    "gold_answers": "bound: gold answers",
+    "gold_answers": "control: gold answers",
     "always_refuse": "baseline: always refuse",
     "keyword_refuser": "baseline: keyword",
 }

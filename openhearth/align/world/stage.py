@@ -89,7 +89,11 @@ class World(Stage):
         tell.record(
             seed=self.seed,
             align_limit=self.align_limit,
-            pretraining_tokens=len(ids), vocabulary=tokenizer.vocab_size, dialogues=len(dialogues), prompts=len(prompts), tests=len(tests)
+            pretraining_tokens=len(ids),
+            vocabulary=tokenizer.vocab_size,
+            dialogues=len(dialogues),
+            prompts=len(prompts),
+            tests=len(tests),
         )
         tell.note(
             f"{len(ids):,} tokens of text, {len(dialogues):,} dialogues, {len(align):,} pairs to align on, {len(tests):,} test prompts"
