@@ -197,7 +197,7 @@ class Engine:
                 budget -= len(chunk)
         if not taking:
             return
-        hidden = self.decoder.forward([segment for _, segment in taking]).split([len(segment.ids) for _, segment in taking])
+        hidden = torch.split(self.decoder.forward([segment for _, segment in taking]), [len(segment.ids) for _, segment in taking])
         for (request, segment), hidden_SD in zip(taking, hidden, strict=True):
             if not request.made:
                 self._held[request.slot] += segment.ids
