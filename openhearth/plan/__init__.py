@@ -55,3 +55,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'openhearth.plan' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """So that completion in a Python shell offers them."""
+    return sorted({*globals(), *_HOMES})

@@ -120,6 +120,10 @@ def test_a_function_is_lazy(name: str) -> None:
     assert callable(getattr(openhearth.plan, name)) and getattr(openhearth.plan, name).__doc__
 
 
+def test_the_functions_are_offered_for_completion() -> None:
+    assert set(openhearth.plan.__all__) <= set(dir(openhearth.plan))
+
+
 def test_what_the_room_lacks_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'optimum_of'"):
         openhearth.plan.optimum_of  # noqa: B018
