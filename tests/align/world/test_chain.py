@@ -17,6 +17,8 @@ from openhearth.errors import HearthError
 from openhearth.ledger import Ledger
 from openhearth.recipe import Recipe
 
+pytestmark = pytest.mark.soak  # half a minute of one processor
+
 LIMIT = 4
 TINY = """
 name = "tiny"
