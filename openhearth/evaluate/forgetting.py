@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -84,10 +85,8 @@ class Forgetting(Stage):
         for when, folder in (("before", before.weights), ("after", after.path)):
             model = load_model(folder)
             for name, text in texts.items():
-                nats[name][when] = bits_per_byte.nats(
-                    model, text.ids, tokenizer.bos, window, stride,
-                    lambda part, _, start=done: tell.progress(start + part, 2 * read), text.uris,
-                )  # fmt: skip
+                tick = partial(_tick, tell, done, 2 * read)
+                nats[name][when] = bits_per_byte.nats(model, text.ids, tokenizer.bos, window, stride, tick, text.uris)
                 done += sizes[name]
         figures = {name: _figures(text, nats[name], self.seed) for name, text in texts.items()}
         summary = summarised(figures)
@@ -109,6 +108,11 @@ class Forgetting(Stage):
             tokens=2 * read,
             flops=2 * read * load_config(after.path).flops_per_token(window) // 3,  # the forward third of the training convention
         )
+
+
+def _tick(tell: Tell, before: int, total: int, done: int, _: int) -> None:
+    """Progress of one of the four readings, `before` positions after the start."""
+    tell.progress(before + done, total)
 
 
 def summarised(figures: dict[str, dict[str, Any]]) -> dict[str, Estimate]:

@@ -7,7 +7,6 @@ Differences are paired: seeds are averaged first, then whole documents are drawn
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from openhearth.errors import HearthError, RecipeError, nearest
-from openhearth.evaluate.statistics import Estimate, bootstrap_ratio
+from openhearth.evaluate.statistics import Estimate
 from openhearth.experiments.grid import check_seeds
 from openhearth.ledger import Json, read_json
 from openhearth.recipe import Recipe
@@ -53,11 +52,11 @@ class Arm:
 
     def against(self, other: Arm, text: str, seed: int) -> Estimate:
         """Bits per byte of this arm less those of `other` on 'old' or 'new' text, with the interval over documents."""
+        from openhearth.evaluate.bits_per_byte import bits_per_byte
+
         ours, theirs = (np.mean([[row["after"] for row in one["texts"][text]] for one in arm.results], axis=0) for arm in (self, other))
         rows = self.results[0]["texts"][text]
-        units = [row["unit"] for row in rows]
-        bits, sizes = (np.bincount(units, weights) for weights in ((ours - theirs) / math.log(2), [row["bytes"] for row in rows]))
-        return bootstrap_ratio(bits, sizes, seed)
+        return bits_per_byte(ours - theirs, [row["bytes"] for row in rows], [row["unit"] for row in rows], seed)
 
 
 def check_arms(names: Sequence[str]) -> list[str]:
