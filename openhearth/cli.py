@@ -260,7 +260,8 @@ def _asked(arguments: list[str]) -> typer.Typer:
             (cli_plan.app, "laws", "plan"),
             (cli_bench.app, "train", "bench"),
             (cli_data.app, "build", "data"),
-            (cli_release.key, "new", "key"), (cli_align.constitution, "check", "constitution"),
+            (cli_release.key, "new", "key"),
+            (cli_align.constitution, "check", "constitution"),
             (cli_align.judge, "agree", "judge"),
         )
         outer.registered_groups = [TyperInfo(cli_plan.only(whole, inner), name=group) for whole, inner, group in groups]

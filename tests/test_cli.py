@@ -83,7 +83,7 @@ def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
     [
         (["rn"], "no such command 'rn'"),
         (["ran"], "Did you mean 'run'"),
-        (["zzz"], "the commands are run, plan, sweep, "),
+        (["zzz"], "the commands are run, continue, plan, sweep, "),
         (["run", "--bugdet", "3 min"], "no such option: --bugdet"),
         (["run", "--budget"], "requires an argument"),
         (["run", "a.toml", "b.toml"], "unexpected extra argument"),
@@ -97,7 +97,7 @@ def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
         (["run", "--set", "sft.epochs=-2"], "[sft] epochs: must be greater than 0, not -2"),
         (["run", "--set", "sft.epochs=1e400"], "[sft] epochs: inf is not a finite number"),
         (["run", "--set", "pretran.seed=2"], "has no stage [pretran] (did you mean 'pretrain'?)"),
-        (["run", "--set", "corpus.source=txt"], "[corpus] source: must be 'stdlib' or 'text', not 'txt' (did you mean 'text'?)"),
+        (["run", "--set", "corpus.source=txt"], "[corpus] source: must be 'stdlib', 'text' or 'built', not 'txt' (did you mean 'text'?)"),
         (["run", "--set", "x"], "write --set KEY=VALUE"),
         (["run", "--until", "pretran"], "--until pretran: not a stage of"),
         (["run", "--until", "pretran"], "(did you mean 'pretrain'?)"),

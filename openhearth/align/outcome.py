@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,9 +87,8 @@ class Outcome(Stage):
         nats, answers = {}, {}
         for name in MODELS:
             model = load_model(made[name].path)
-            written = functions.answers(
-                model, tokenizer, [task.chat_prompt for task in tasks], sampling, lambda count, name=name: add(count, f"functions, {name}")
-            )  # fmt: skip
+            answered = partial(add, doing=f"functions, {name}")
+            written = functions.answers(model, tokenizer, [task.chat_prompt for task in tasks], sampling, answered)
             answers[name] = [
                 Answer(task.question, task.name, one.text, task.chat_prompt, one.ids, one.reason == "stop")
                 for task, one in zip(tasks, written, strict=True)
@@ -122,7 +122,8 @@ class Outcome(Stage):
 
 def _trivial(answers: Sequence[Answer]) -> list[float]:
     """1 where the answer parses and every function in it is trivial."""
-    from openhearth.align.rewards import code, is_trivial
+    from openhearth.align import code
+    from openhearth.align.rewards import is_trivial
 
     defined = [code.defined(answer.text) for answer in answers]
     return [float(bool(nodes) and all(is_trivial(node) for node in nodes)) for nodes in defined]
@@ -132,7 +133,7 @@ def _one_line(answers: Sequence[Answer]) -> list[float]:
     """1 where the answer parses and says one statement at most besides its docstring."""
     import ast
 
-    from openhearth.align.rewards import code
+    from openhearth.align import code
 
     return [
         float(any(len(node.body) - (ast.get_docstring(node) is not None) <= 1 for node in code.defined(answer.text))) for answer in answers

@@ -233,7 +233,7 @@ class Rl(Stage):
         from openhearth.align.policy_training import Scoring
         from openhearth.align.rewards import VERIFIABLE
 
-        known: dict[str, Any] = dict(VERIFIABLE)
+        known: dict[str, Any] = {str(name): score for name, score in VERIFIABLE.items()}
         cost = 0
         if "reward_model" in self.rewards:
             from openhearth.align.reward_model import RewardModel

@@ -18,6 +18,7 @@ from openhearth.data.tokenizer import Tokenizer
 from openhearth.ledger import Artifact, Ledger, artifact_digest, canonical_json, digest_bytes, digest_file, read_json, seal, write_json
 from openhearth.model.config import ModelConfig
 from openhearth.model.hf import save_model, tensor_shapes
+from openhearth.release.bom import write_documents
 from openhearth.release.manifest import write_manifest
 from openhearth.release.stage import Release
 
@@ -164,6 +165,7 @@ def forge(release: Path, kind: str, name: str, target: str, change: Callable[[Pa
         lines.append(canonical_json(entry))
         before = digest_bytes(lines[-1])
     (release / "ledger.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    write_documents(release)  # a forger makes these again too
     write_manifest(release)
 
 

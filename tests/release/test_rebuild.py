@@ -14,6 +14,7 @@ from openhearth import runner
 from openhearth.errors import HearthError
 from openhearth.ledger import canonical_json, digest_bytes, read_json, write_json
 from openhearth.recipe import Recipe
+from openhearth.release.bom import write_documents
 from openhearth.release.commands import rebuild_command
 from openhearth.release.compare import compare_documents
 from openhearth.release.environment import differences
@@ -206,6 +207,7 @@ def test_another_recipe_gives_other_weights_and_the_report_says_where_and_by_how
     environment = read_json(copied / "environment.json")
     environment["cpu"]["model"] = "a machine that never was"
     write_json(copied / "environment.json", environment)
+    write_documents(copied)
     write_manifest(copied)
     assert verify(copied).fault == ""
     assert rebuild_command(copied, json=True) == 1
