@@ -32,6 +32,9 @@ LADDER: tuple[Rung, ...] = (
     *((2, 256, tokens) for tokens in (0.75, 1.5)),
     *((4, 96, tokens) for tokens in (2,)),
     *((4, 128, tokens) for tokens in (1, 2)),
+    (4, 96, 4),
+    (4, 128, 4),
+    (4, 192, 2),
 )
 HELD_OUT: tuple[Rung, ...] = ((2, 192, 4), (2, 256, 2.5), (4, 192, 3))
 """Larger in FLOPs than every rung of the ladder."""
