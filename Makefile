@@ -12,7 +12,7 @@ demo:  ## make a language model from the text on this machine, then say how to c
 	@scripts/setup.sh plot
 	@$(HEARTH) run recipes/laptop.toml --budget "$(BUDGET)" --dir "$(DIR)"
 
-test:  ## run the tests (under 12 minutes on 2 cores)
+test:  ## run the tests (some 15 minutes on 2 cores)
 	@scripts/setup.sh dev
 	@.venv/bin/python -m pytest -m "not soak"
 
