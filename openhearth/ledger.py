@@ -49,6 +49,11 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_if_file(path: str) -> str:
+    """The same, or "" for what is no file: whoever reads it later says so in its own words."""
+    return digest_file(Path(path)) if path and Path(path).is_file() else ""
+
+
 # -- writing so that a kill loses nothing -----------------------------------------------------------------------------------
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from openhearth.ledger import Artifact
 
@@ -81,3 +81,19 @@ class Stage(BaseModel):
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         """Read `made`, fill `out`."""
         raise TypeError(f"{type(self).__name__} does not say how to run")
+
+
+class Seeded(Stage):
+    """A stage that draws: from the seed of the recipe, unless it has one of its own."""
+
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Keys all that the stage draws; the recipe's when left out."""
+
+    def resolve(self, setting: Setting) -> Self:
+        return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed})
+
+    @property
+    def own_seed(self) -> int:
+        """The seed, filled in by `resolve`."""
+        assert self.seed is not None, "resolve() fills in the seed"
+        return self.seed

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from openhearth.align.foundation import SEQUENCE, Seeded, training
-from openhearth.stage import Made, Tell
+from openhearth.align.foundation import SEQUENCE, training
+from openhearth.stage import Made, Seeded, Tell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,7 @@ class SlCai(Seeded):
 
     kind: ClassVar[str] = "sl_cai"
     needs: ClassVar[tuple[str, ...]] = ("world", "base", "helpful")
+    resumes: ClassVar[bool] = True
 
     constitution: str = "house"
     """The principles: a file, or the name of a constitution that comes with hearth."""
@@ -78,6 +79,7 @@ class RlCai(Seeded):
 
     kind: ClassVar[str] = "rl_cai"
     needs: ClassVar[tuple[str, ...]] = ("world", "helpful", "sl_cai")
+    resumes: ClassVar[bool] = True
 
     constitution: str = "house"
     """The principles: a file, or the name of a constitution that comes with hearth."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.stage import Made, Seeded, Tell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,29 +23,12 @@ SEQUENCE = 256
 """Tokens of context: the longest dialogue of the world has half as many."""
 
 
-class Seeded(Stage):
-    """A stage that takes its seed from the recipe."""
-
-    resumes: ClassVar[bool] = True
-
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-    """The recipe's when left out."""
-
-    def resolve(self, setting: Setting) -> Stage:
-        return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed})
-
-    @property
-    def own_seed(self) -> int:
-        """The seed, filled in by `resolve`."""
-        assert self.seed is not None, "resolve() fills in the seed"
-        return self.seed
-
-
 class Base(Seeded):
     """Pretrain a small transformer on the world's text."""
 
     kind: ClassVar[str] = "base"
     needs: ClassVar[tuple[str, ...]] = ("world",)
+    resumes: ClassVar[bool] = True
 
     num_layers: int = Field(default=4, ge=1, le=100)
     """Layers of the model."""
@@ -102,6 +85,7 @@ class Helpful(Seeded):
 
     kind: ClassVar[str] = "helpful"
     needs: ClassVar[tuple[str, ...]] = ("world", "base")
+    resumes: ClassVar[bool] = True
 
     epochs: float = Field(default=1.0, gt=0, le=1000)
     """Passes over the dialogues."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from openhearth.ledger import read_json, write_json
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.stage import Made, Seeded, Tell
 from openhearth.train.settings import MOST_HELDOUT_BYTES, MOST_NEW_TOKENS, MOST_PROMPTS
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 MODELS = ("sft", "rl")
 
 
-class Outcome(Stage):
+class Outcome(Seeded):
     """Measure the policy after reinforcement learning beside the one before it, on held-out text."""
 
     kind: ClassVar[str] = "outcome"
     needs: ClassVar[tuple[str, ...]] = ("corpus", "tokenizer", "plan", "sft", "rl")
 
-    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Keys the choice of functions, the answers and the resampling; by default the seed of the recipe."""
     prompts: int = Field(default=64, ge=1, le=MOST_PROMPTS)
     """Held-out functions to ask for at most."""
@@ -44,9 +44,6 @@ class Outcome(Stage):
     """Of the answers; 1 as in training, 0 is greedy."""
     heldout_bytes: int | None = Field(default=None, ge=1, le=MOST_HELDOUT_BYTES)
     """Bytes of held-out text for bits per byte at most; by default as planned for the evaluation."""
-
-    def resolve(self, setting: Setting) -> Outcome:
-        return self if self.seed is not None else self.model_copy(update={"seed": setting.seed})
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         """Write `outcome.json` and `answers.json`."""

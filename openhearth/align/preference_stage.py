@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field
 
 from openhearth.errors import HearthError
-from openhearth.ledger import digest_bytes, digest_file, digest_json, write_atomic, write_json
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.ledger import digest_bytes, digest_file, digest_if_file, digest_json, write_atomic, write_json
+from openhearth.stage import Made, Seeded, Setting, Tell
 from openhearth.train.schedule import Schedule
 from openhearth.train.settings import GROUPS
 
@@ -37,7 +37,7 @@ class Prepared:
     batch: int
 
 
-class PreferenceStage(Stage):
+class PreferenceStage(Seeded):
     """Fields and preparation of a stage that learns from preference rows."""
 
     rows: str = Field(default="", max_length=4096)
@@ -59,10 +59,7 @@ class PreferenceStage(Stage):
 
     def resolve(self, setting: Setting) -> Self:
         """The seed of the run, and the digest of the rows where they can be read (`preflight` says when they cannot)."""
-        digest = self.rows_sha256
-        if not digest and self.rows and Path(self.rows).is_file():
-            digest = digest_file(Path(self.rows))
-        return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed, "rows_sha256": digest})
+        return super().resolve(setting).model_copy(update={"rows_sha256": self.rows_sha256 or digest_if_file(self.rows)})
 
     def preflight(self) -> None:
         """Every row is read and checked before anything is trained."""

@@ -5,6 +5,7 @@ of pretraining; only the loss of a batch is another. A batch is what `Rendered.t
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ SMOOTHING = 0.9
 """Of the figures that are shown while it trains."""
 
 
-class _PairTrainer(Trainer):
+class _PairTrainer(Trainer, ABC):
     """The mean over pairs of `pair_losses`."""
 
     def pieces(self, batch: Batch) -> list[Callable[[], Tensor]]:
@@ -45,8 +46,9 @@ class _PairTrainer(Trainer):
 
         return [partial(piece, start) for start in range(0, len(labels), pairs)]
 
+    @abstractmethod
     def pair_losses(self, inputs: Ids, targets: Ids, labels_P: Tensor, margins_P: Tensor) -> Tensor:
-        raise NotImplementedError
+        """One loss a pair, (pairs,) nats."""
 
     def note(self, **figures: Tensor) -> None:
         """Keep running means of what is worth seeing."""

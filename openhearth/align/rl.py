@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
 from openhearth.errors import HearthError, nearest
 from openhearth.inputs import read_small
-from openhearth.ledger import digest_file, digest_json
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.ledger import digest_file, digest_if_file, digest_json
+from openhearth.stage import Made, Seeded, Setting, Tell
 from openhearth.train.schedule import Schedule
 from openhearth.train.settings import GROUPS, MOST_NEW_TOKENS, Guard
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 REWARDS = ("exact_answer", "parses", "parses_with_body", "passes_tests", "reward_model")
 
 
-class Rl(Stage):
+class Rl(Seeded):
     """Train the policy by reinforcement learning."""
 
     kind: ClassVar[str] = "rl"
@@ -96,11 +96,8 @@ class Rl(Stage):
         more = [stage for stage, wanted in (("reward", "reward_model" in self.rewards), ("prefer", self.start == "prefer")) if wanted]
         return (*self.needs, *more)
 
-    def resolve(self, setting: Setting) -> Rl:
-        digest = self.prompts_sha256
-        if not digest and self.prompts and Path(self.prompts).is_file():
-            digest = digest_file(Path(self.prompts))
-        return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed, "prompts_sha256": digest})
+    def resolve(self, setting: Setting) -> Self:
+        return super().resolve(setting).model_copy(update={"prompts_sha256": self.prompts_sha256 or digest_if_file(self.prompts)})
 
     def preflight(self) -> None:
         if self.prompts:

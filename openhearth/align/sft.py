@@ -13,12 +13,12 @@ from pydantic import Field
 
 from openhearth.ledger import digest_bytes, digest_json, write_atomic, write_json
 from openhearth.model.config import ModelConfig
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.stage import Made, Seeded, Tell
 from openhearth.train.planning import read_plan, settings_of
 from openhearth.train.schedule import Schedule
 
 
-class Sft(Stage):
+class Sft(Seeded):
     """Teach the pretrained model to answer, on examples made from the training side of the corpus."""
 
     kind: ClassVar[str] = "sft"
@@ -33,9 +33,6 @@ class Sft(Stage):
     """Peak learning rates as a fraction of pretraining's."""
     schedule: Schedule = Schedule(warmup=0.05, cooldown=0.95, final=0.0, momentum_start=0.95)
     """Learning rate over the stage, as fractions of it."""
-
-    def resolve(self, setting: Setting) -> Sft:
-        return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed})
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         import numpy as np

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from openhearth.errors import HearthError
 from openhearth.ledger import write_json
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.stage import Made, Seeded, Tell
 from openhearth.train.settings import MOST_HELDOUT_BYTES
 from openhearth.train.trained import digests, documents, open_trained
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COLUMNS = ("doc_id", "split", "uri", "text", "sha256")
 
 
-class Forgetting(Stage):
+class Forgetting(Seeded):
     """Measure the old and the new held-out text before and after the model was continued."""
 
     kind: ClassVar[str] = "forgetting"
@@ -39,11 +39,8 @@ class Forgetting(Stage):
 
     heldout_bytes: int = Field(default=150_000, ge=1, le=MOST_HELDOUT_BYTES)
     """Bytes of each held-out text to measure at most."""
-    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Keys the choice of documents and the resampling; by default the seed of the recipe."""
-
-    def resolve(self, setting: Setting) -> Stage:
-        return self if self.seed is not None else self.model_copy(update={"seed": setting.seed})
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         """Write `forgetting.json`: figures with intervals, and of every text its bytes, its unit of the bootstrap and its nats."""

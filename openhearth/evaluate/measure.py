@@ -13,23 +13,20 @@ from typing import ClassVar
 from pydantic import Field
 
 from openhearth.ledger import read_json, write_json
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.stage import Made, Seeded, Tell
 from openhearth.train.settings import MOST_HELDOUT_BYTES
 
 
-class Measure(Stage):
+class Measure(Seeded):
     """Measure the base model on held-out documents."""
 
     kind: ClassVar[str] = "measure"
     needs: ClassVar[tuple[str, ...]] = ("corpus", "tokenizer", "plan", "pretrain")
 
-    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Keys the order of documents and the resampling; by default the seed of the recipe."""
     heldout_bytes: int | None = Field(default=None, ge=1, le=MOST_HELDOUT_BYTES)
     """Bytes of held-out text to measure at most; by default as planned for the evaluation."""
-
-    def resolve(self, setting: Setting) -> Stage:
-        return self if self.seed is not None else self.model_copy(update={"seed": setting.seed})
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         """Write `heldout.json`: bits per byte with its interval, and of every text its bytes, its unit of the bootstrap and its nats."""

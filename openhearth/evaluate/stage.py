@@ -16,7 +16,7 @@ from pydantic import Field
 
 from openhearth.budget_text import say_seconds
 from openhearth.ledger import read_json, write_json
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.stage import Made, Seeded, Tell
 from openhearth.train.settings import MOST_HELDOUT_BYTES, MOST_NEW_TOKENS, MOST_PROMPTS
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ class _Progress:
         self.tell.progress(self.done, self.total, **figures)
 
 
-class Evaluate(Stage):
+class Evaluate(Seeded):
     """Measure the base and the fine-tuned model on held-out documents."""
 
     kind: ClassVar[str] = "evaluate"
     needs: ClassVar[tuple[str, ...]] = ("corpus", "tokenizer", "plan", "pretrain", "sft")
 
-    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Keys the order of documents and prompts and the resampling; by default the seed of the recipe."""
     heldout_bytes: int | None = Field(default=None, ge=1, le=MOST_HELDOUT_BYTES)
     """Bytes of held-out text to measure at most; by default as planned."""
@@ -98,9 +98,6 @@ class Evaluate(Stage):
     """Tokens of an answer at most; by default as planned."""
     temperature: float = Field(default=0.0, ge=0.0, le=100.0)
     """Of the functions asked for; 0 is greedy. The three samples are drawn as `hearth chat` draws."""
-
-    def resolve(self, setting: Setting) -> Stage:
-        return self if self.seed is not None else self.model_copy(update={"seed": setting.seed})
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         """Write `evaluation.json` and `samples.json`."""

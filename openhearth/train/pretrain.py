@@ -11,7 +11,7 @@ from pydantic import Field
 
 from openhearth.ledger import digest_json
 from openhearth.model.config import ModelConfig
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.stage import Made, Seeded, Tell
 from openhearth.train.planning import read_plan, settings_of
 from openhearth.train.schedule import Schedule
 from openhearth.train.settings import MOST_STEPS, Guard, Settings
@@ -34,7 +34,7 @@ class Course:
     """The digest of what the batches are read from, and of their order."""
 
 
-class Pretrain(Stage):
+class Pretrain(Seeded):
     """Train a fresh transformer on the corpus, as planned."""
 
     kind: ClassVar[str] = "pretrain"
@@ -57,9 +57,6 @@ class Pretrain(Stage):
     """Steps between checkpoints that are kept for good, in telemetry/checkpoints; 0: none is."""
     samples: int = Field(default=3, ge=0, le=100)
     """Texts that the model writes on its way, at even shares of the run, told and kept in telemetry/samples.jsonl; 0: none."""
-
-    def resolve(self, setting: Setting) -> Pretrain:
-        return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed})
 
     def rates(self, planned: dict[str, float]) -> dict[str, float]:
         """Peak learning rate by optimiser group: the planned ones, all scaled where the recipe sets that of the matrices."""

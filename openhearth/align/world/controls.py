@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from openhearth.align.constitutional import RlCai, SlCai, opened, said
-from openhearth.align.foundation import Seeded, training
-from openhearth.stage import Made, Tell
+from openhearth.align.foundation import training
+from openhearth.stage import Made, Seeded, Tell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,7 @@ class Controls(Seeded):
 
     kind: ClassVar[str] = "controls"
     needs: ClassVar[tuple[str, ...]] = ("world", "base", "helpful", "sl_cai", "rl_cai")
+    resumes: ClassVar[bool] = True
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         from openhearth.align.constitution_files import load

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from openhearth.stage import Made, Setting, Stage, Tell
+from openhearth.stage import Made, Seeded, Tell
 
 
-class World(Stage):
+class World(Seeded):
     """Generate the house, what is told of it, and who asks what."""
 
     kind: ClassVar[str] = "world"
@@ -37,9 +37,6 @@ class World(Stage):
     """The same of each test split."""
     vocab_size: int = Field(default=2_048, ge=300, le=65_000)
     """Ids of the tokenizer at most."""
-
-    def resolve(self, setting: Setting) -> World:
-        return self.model_copy(update={"seed": setting.seed if self.seed is None else self.seed})
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         import random

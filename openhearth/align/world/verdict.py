@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from openhearth.align.constitutional import opened
-from openhearth.align.foundation import Seeded
 from openhearth.align.world.controls import CONTROLS
-from openhearth.stage import Made, Tell
+from openhearth.stage import Made, Seeded, Tell
 
 CHAIN = ("helpful", "sl_cai", "rl_cai")
 ALWAYS, KEYWORD = "always_refuse", "keyword_refuser"
@@ -22,6 +21,7 @@ class Verdict(Seeded):
 
     kind: ClassVar[str] = "verdict"
     needs: ClassVar[tuple[str, ...]] = ("world", "base", "helpful", "sl_cai", "rl_cai", "controls")
+    resumes: ClassVar[bool] = True
 
     def run(self, made: Made, out: Path, tell: Tell) -> None:
         from openhearth.align.judge_checkpoint import Checkpoint
