@@ -239,7 +239,7 @@ def test_what_a_model_or_a_person_says_is_only_ever_text(page: Any, opened: Open
         assert all(url.startswith(running.url) for url in asked)
         page.reload()  # and out of the browser's store again
         expect(page.locator(".message")).to_have_count(2)
-        assert page.title() == "small"
+        expect(page).to_have_title("small")  # once the page has asked what it talks to
 
 
 @browser_test
